@@ -1,0 +1,1 @@
+"""kafkalite: ZooKeeper-era Kafka in Python. See docs/architecture.md for the map."""

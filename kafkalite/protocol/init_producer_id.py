@@ -1,0 +1,21 @@
+"""init_producer_id (API key 22): Hand out a producer id and epoch for idempotent producing (KIP-98)."""
+
+from kafkalite.protocol.message import Int16, Int32, Int64, Message
+
+
+class InitProducerIdRequest(Message):
+    """See the module."""
+
+    transactional_id: str | None = None
+    transaction_timeout_ms: Int32
+    producer_id: Int64 = -1
+    producer_epoch: Int16 = -1
+
+
+class InitProducerIdResponse(Message):
+    """The answer; see the module."""
+
+    throttle_time_ms: Int32
+    error_code: Int16
+    producer_id: Int64 = -1
+    producer_epoch: Int16

@@ -1,0 +1,61 @@
+"""metadata (API key 3): Brokers, the controller, and who leads which partition, as this broker last heard it."""
+
+from kafkalite.common import ZERO_UUID, Uuid
+from kafkalite.protocol.message import Int16, Int32, Message
+
+
+class MetadataTopic(Message):
+    """One element of `topics`."""
+
+    topic_id: Uuid = ZERO_UUID
+    name: str | None
+
+
+class MetadataRequest(Message):
+    """See the module."""
+
+    topics: list[MetadataTopic] | None = None
+    allow_auto_topic_creation: bool = True
+    include_topic_authorized_operations: bool = False
+
+
+class MetadataResponseBroker(Message):
+    """One element of `brokers`."""
+
+    node_id: Int32
+    host: str
+    port: Int32
+    rack: str | None = None
+
+
+class MetadataResponsePartition(Message):
+    """One element of `partitions`."""
+
+    error_code: Int16
+    partition_index: Int32
+    leader_id: Int32
+    leader_epoch: Int32 = -1
+    replica_nodes: list[Int32]
+    isr_nodes: list[Int32]
+    offline_replicas: list[Int32] = []
+
+
+class MetadataResponseTopic(Message):
+    """One element of `topics`."""
+
+    error_code: Int16
+    name: str | None
+    topic_id: Uuid = ZERO_UUID
+    is_internal: bool = False
+    partitions: list[MetadataResponsePartition]
+    topic_authorized_operations: Int32 = -(2**31)
+
+
+class MetadataResponse(Message):
+    """The answer; see the module."""
+
+    throttle_time_ms: Int32 = 0
+    brokers: list[MetadataResponseBroker]
+    cluster_id: str | None = None
+    controller_id: Int32 = -1
+    topics: list[MetadataResponseTopic]

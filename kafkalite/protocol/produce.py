@@ -1,0 +1,77 @@
+"""produce (API key 0): Append record batches to partitions that this broker leads."""
+
+from kafkalite.protocol.message import Int16, Int32, Int64, Message
+
+
+class ProducePartition(Message):
+    """One element of `partition_data`."""
+
+    index: Int32
+    records: memoryview | None = None
+
+
+class ProduceTopic(Message):
+    """One element of `topic_data`."""
+
+    name: str
+    partition_data: list[ProducePartition]
+
+
+class ProduceRequest(Message):
+    """See the module."""
+
+    transactional_id: str | None = None
+    acks: Int16
+    timeout_ms: Int32
+    topic_data: list[ProduceTopic]
+
+
+class ProduceResponseRecordError(Message):
+    """One element of `record_errors`."""
+
+    batch_index: Int32 = 0
+    batch_index_error_message: str | None = None
+
+
+class ProduceResponseCurrentLeader(Message):
+    """One element of `current_leader`."""
+
+    leader_id: Int32 = -1
+    leader_epoch: Int32 = -1
+
+
+class ProduceResponsePartition(Message):
+    """One element of `partition_responses`."""
+
+    index: Int32
+    error_code: Int16
+    base_offset: Int64
+    log_append_time_ms: Int64 = -1
+    log_start_offset: Int64 = -1
+    record_errors: list[ProduceResponseRecordError] = []
+    error_message: str | None = None
+    current_leader: ProduceResponseCurrentLeader = ProduceResponseCurrentLeader()
+
+
+class ProduceResponseTopic(Message):
+    """One element of `responses`."""
+
+    name: str
+    partition_responses: list[ProduceResponsePartition]
+
+
+class ProduceResponseNodeEndpoint(Message):
+    """One element of `node_endpoints`."""
+
+    node_id: Int32 = 0
+    host: str = ""
+    port: Int32 = 0
+    rack: str | None = None
+
+
+class ProduceResponse(Message):
+    """The answer; see the module."""
+
+    responses: list[ProduceResponseTopic]
+    throttle_time_ms: Int32 = 0
+    node_endpoints: list[ProduceResponseNodeEndpoint] = []

@@ -1,0 +1,60 @@
+"""update_metadata (API key 6): The controller tells a broker who is alive and who leads what."""
+
+from kafkalite.common import ZERO_UUID, Uuid
+from kafkalite.protocol.message import Int8, Int16, Int32, Int64, Message
+
+
+class UpdateMetadataPartition(Message):
+    """One element of `partition_states`."""
+
+    partition_index: Int32
+    controller_epoch: Int32
+    leader: Int32
+    leader_epoch: Int32
+    isr: list[Int32]
+    zk_version: Int32
+    replicas: list[Int32]
+    offline_replicas: list[Int32] = []
+
+
+class UpdateMetadataTopic(Message):
+    """One element of `topic_states`."""
+
+    topic_name: str
+    topic_id: Uuid = ZERO_UUID
+    partition_states: list[UpdateMetadataPartition] = []
+
+
+class UpdateMetadataEndpoint(Message):
+    """One element of `endpoints`."""
+
+    port: Int32 = 0
+    host: str = ""
+    listener: str = ""
+    security_protocol: Int16 = 0
+
+
+class UpdateMetadataLiveBroker(Message):
+    """One element of `live_brokers`."""
+
+    id: Int32
+    endpoints: list[UpdateMetadataEndpoint] = []
+    rack: str | None = None
+
+
+class UpdateMetadataRequest(Message):
+    """See the module."""
+
+    controller_id: Int32
+    is_kraft_controller: bool = False
+    type: Int8 = 0
+    controller_epoch: Int32
+    broker_epoch: Int64 = -1
+    topic_states: list[UpdateMetadataTopic] = []
+    live_brokers: list[UpdateMetadataLiveBroker]
+
+
+class UpdateMetadataResponse(Message):
+    """The answer; see the module."""
+
+    error_code: Int16
