@@ -3,14 +3,14 @@
 from kafkalite.protocol.message import Int16, Int32, Int64, Message
 
 
-class AllocateProducerIdsRequest(Message):
+class AllocateProducerIdsRequest(Message, frozen=True, kw_only=True):
     """See the module."""
 
     broker_id: Int32
     broker_epoch: Int64 = -1
 
 
-class AllocateProducerIdsResponse(Message):
+class AllocateProducerIdsResponse(Message, frozen=True, kw_only=True):
     """The answer; see the module."""
 
     throttle_time_ms: Int32

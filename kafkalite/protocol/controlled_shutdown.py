@@ -3,21 +3,21 @@
 from kafkalite.protocol.message import Int16, Int32, Int64, Message
 
 
-class ControlledShutdownRequest(Message):
+class ControlledShutdownRequest(Message, frozen=True, kw_only=True):
     """See the module."""
 
     broker_id: Int32
     broker_epoch: Int64 = -1
 
 
-class ControlledShutdownResponseRemainingPartition(Message):
+class ControlledShutdownResponseRemainingPartition(Message, frozen=True, kw_only=True):
     """One element of `remaining_partitions`."""
 
     topic_name: str
     partition_index: Int32
 
 
-class ControlledShutdownResponse(Message):
+class ControlledShutdownResponse(Message, frozen=True, kw_only=True):
     """The answer; see the module."""
 
     error_code: Int16

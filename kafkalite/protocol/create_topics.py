@@ -4,21 +4,21 @@ from kafkalite.common import ZERO_UUID, Uuid
 from kafkalite.protocol.message import Int8, Int16, Int32, Message
 
 
-class CreateTopicsAssignment(Message):
+class CreateTopicsAssignment(Message, frozen=True, kw_only=True):
     """One element of `assignments`."""
 
     partition_index: Int32
     broker_ids: list[Int32]
 
 
-class CreateTopicsConfig(Message):
+class CreateTopicsConfig(Message, frozen=True, kw_only=True):
     """One element of `configs`."""
 
     name: str
     value: str | None = None
 
 
-class CreateTopicsTopic(Message):
+class CreateTopicsTopic(Message, frozen=True, kw_only=True):
     """One element of `topics`."""
 
     name: str
@@ -28,7 +28,7 @@ class CreateTopicsTopic(Message):
     configs: list[CreateTopicsConfig]
 
 
-class CreateTopicsRequest(Message):
+class CreateTopicsRequest(Message, frozen=True, kw_only=True):
     """See the module."""
 
     topics: list[CreateTopicsTopic]
@@ -36,7 +36,7 @@ class CreateTopicsRequest(Message):
     validate_only: bool = False
 
 
-class CreateTopicsResponseConfig(Message):
+class CreateTopicsResponseConfig(Message, frozen=True, kw_only=True):
     """One element of `configs`."""
 
     name: str = ""
@@ -46,7 +46,7 @@ class CreateTopicsResponseConfig(Message):
     is_sensitive: bool = False
 
 
-class CreateTopicsResponseTopic(Message):
+class CreateTopicsResponseTopic(Message, frozen=True, kw_only=True):
     """One element of `topics`."""
 
     name: str
@@ -59,7 +59,7 @@ class CreateTopicsResponseTopic(Message):
     configs: list[CreateTopicsResponseConfig] = []
 
 
-class CreateTopicsResponse(Message):
+class CreateTopicsResponse(Message, frozen=True, kw_only=True):
     """The answer; see the module."""
 
     throttle_time_ms: Int32 = 0

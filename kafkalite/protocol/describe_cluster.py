@@ -3,14 +3,14 @@
 from kafkalite.protocol.message import Int8, Int16, Int32, Message
 
 
-class DescribeClusterRequest(Message):
+class DescribeClusterRequest(Message, frozen=True, kw_only=True):
     """See the module."""
 
     include_cluster_authorized_operations: bool
     endpoint_type: Int8 = 1
 
 
-class DescribeClusterResponseBroker(Message):
+class DescribeClusterResponseBroker(Message, frozen=True, kw_only=True):
     """One element of `brokers`."""
 
     broker_id: Int32
@@ -19,7 +19,7 @@ class DescribeClusterResponseBroker(Message):
     rack: str | None = None
 
 
-class DescribeClusterResponse(Message):
+class DescribeClusterResponse(Message, frozen=True, kw_only=True):
     """The answer; see the module."""
 
     throttle_time_ms: Int32

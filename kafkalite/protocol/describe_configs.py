@@ -1,9 +1,9 @@
-"""describe_configs (API key 32): Effective configuration of topics and brokers, with where each value comes from."""
+"""describe_configs (API key 32): Effective configs of topics and brokers, and where each value comes from."""
 
 from kafkalite.protocol.message import Int8, Int16, Int32, Message
 
 
-class DescribeConfigsResource(Message):
+class DescribeConfigsResource(Message, frozen=True, kw_only=True):
     """One element of `resources`."""
 
     resource_type: Int8
@@ -11,7 +11,7 @@ class DescribeConfigsResource(Message):
     configuration_keys: list[str] | None = None
 
 
-class DescribeConfigsRequest(Message):
+class DescribeConfigsRequest(Message, frozen=True, kw_only=True):
     """See the module."""
 
     resources: list[DescribeConfigsResource]
@@ -19,7 +19,7 @@ class DescribeConfigsRequest(Message):
     include_documentation: bool = False
 
 
-class DescribeConfigsResponseSynonym(Message):
+class DescribeConfigsResponseSynonym(Message, frozen=True, kw_only=True):
     """One element of `synonyms`."""
 
     name: str = ""
@@ -27,7 +27,7 @@ class DescribeConfigsResponseSynonym(Message):
     source: Int8 = 0
 
 
-class DescribeConfigsResponseConfig(Message):
+class DescribeConfigsResponseConfig(Message, frozen=True, kw_only=True):
     """One element of `configs`."""
 
     name: str
@@ -40,7 +40,7 @@ class DescribeConfigsResponseConfig(Message):
     documentation: str | None = None
 
 
-class DescribeConfigsResponseResult(Message):
+class DescribeConfigsResponseResult(Message, frozen=True, kw_only=True):
     """One element of `results`."""
 
     error_code: Int16
@@ -50,7 +50,7 @@ class DescribeConfigsResponseResult(Message):
     configs: list[DescribeConfigsResponseConfig]
 
 
-class DescribeConfigsResponse(Message):
+class DescribeConfigsResponse(Message, frozen=True, kw_only=True):
     """The answer; see the module."""
 
     throttle_time_ms: Int32

@@ -1,17 +1,17 @@
-"""fetch (API key 1): Read record batches: consumers up to the high watermark, followers up to the log end offset."""
+"""fetch (API key 1): Read batches: consumers below the high watermark, followers to the log end."""
 
 from kafkalite.common import ZERO_UUID, Uuid
 from kafkalite.protocol.message import Int8, Int16, Int32, Int64, Message
 
 
-class FetchReplicaState(Message):
+class FetchReplicaState(Message, frozen=True, kw_only=True):
     """One element of `replica_state`."""
 
     replica_id: Int32 = -1
     replica_epoch: Int64 = -1
 
 
-class FetchPartition(Message):
+class FetchPartition(Message, frozen=True, kw_only=True):
     """One element of `partitions`."""
 
     partition: Int32
@@ -23,7 +23,7 @@ class FetchPartition(Message):
     replica_directory_id: Uuid = ZERO_UUID
 
 
-class FetchTopic(Message):
+class FetchTopic(Message, frozen=True, kw_only=True):
     """One element of `topics`."""
 
     topic: str
@@ -31,7 +31,7 @@ class FetchTopic(Message):
     partitions: list[FetchPartition]
 
 
-class FetchForgottenTopic(Message):
+class FetchForgottenTopic(Message, frozen=True, kw_only=True):
     """One element of `forgotten_topics_data`."""
 
     topic: str
@@ -39,7 +39,7 @@ class FetchForgottenTopic(Message):
     partitions: list[Int32] = []
 
 
-class FetchRequest(Message):
+class FetchRequest(Message, frozen=True, kw_only=True):
     """See the module."""
 
     cluster_id: str | None = None
@@ -55,35 +55,35 @@ class FetchRequest(Message):
     rack_id: str = ""
 
 
-class FetchResponseDivergingEpoch(Message):
+class FetchResponseDivergingEpoch(Message, frozen=True, kw_only=True):
     """One element of `diverging_epoch`."""
 
     epoch: Int32 = -1
     end_offset: Int64 = -1
 
 
-class FetchResponseCurrentLeader(Message):
+class FetchResponseCurrentLeader(Message, frozen=True, kw_only=True):
     """One element of `current_leader`."""
 
     leader_id: Int32 = -1
     leader_epoch: Int32 = -1
 
 
-class FetchResponseSnapshotId(Message):
+class FetchResponseSnapshotId(Message, frozen=True, kw_only=True):
     """One element of `snapshot_id`."""
 
     end_offset: Int64 = -1
     epoch: Int32 = -1
 
 
-class FetchResponseAbortedTransaction(Message):
+class FetchResponseAbortedTransaction(Message, frozen=True, kw_only=True):
     """One element of `aborted_transactions`."""
 
     producer_id: Int64 = 0
     first_offset: Int64 = 0
 
 
-class FetchResponsePartition(Message):
+class FetchResponsePartition(Message, frozen=True, kw_only=True):
     """One element of `partitions`."""
 
     partition_index: Int32
@@ -99,7 +99,7 @@ class FetchResponsePartition(Message):
     records: memoryview | None = None
 
 
-class FetchResponseTopic(Message):
+class FetchResponseTopic(Message, frozen=True, kw_only=True):
     """One element of `responses`."""
 
     topic: str
@@ -107,7 +107,7 @@ class FetchResponseTopic(Message):
     partitions: list[FetchResponsePartition]
 
 
-class FetchResponseNodeEndpoint(Message):
+class FetchResponseNodeEndpoint(Message, frozen=True, kw_only=True):
     """One element of `node_endpoints`."""
 
     node_id: Int32 = 0
@@ -116,7 +116,7 @@ class FetchResponseNodeEndpoint(Message):
     rack: str | None = None
 
 
-class FetchResponse(Message):
+class FetchResponse(Message, frozen=True, kw_only=True):
     """The answer; see the module."""
 
     throttle_time_ms: Int32 = 0

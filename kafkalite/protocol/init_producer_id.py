@@ -3,7 +3,7 @@
 from kafkalite.protocol.message import Int16, Int32, Int64, Message
 
 
-class InitProducerIdRequest(Message):
+class InitProducerIdRequest(Message, frozen=True, kw_only=True):
     """See the module."""
 
     transactional_id: str | None = None
@@ -12,7 +12,7 @@ class InitProducerIdRequest(Message):
     producer_epoch: Int16 = -1
 
 
-class InitProducerIdResponse(Message):
+class InitProducerIdResponse(Message, frozen=True, kw_only=True):
     """The answer; see the module."""
 
     throttle_time_ms: Int32

@@ -4,7 +4,7 @@ from kafkalite.common import ZERO_UUID, Uuid
 from kafkalite.protocol.message import Int8, Int16, Int32, Int64, Message
 
 
-class LeaderAndIsrPartition(Message):
+class LeaderAndIsrPartition(Message, frozen=True, kw_only=True):
     """One element of `partition_states`."""
 
     partition_index: Int32
@@ -20,7 +20,7 @@ class LeaderAndIsrPartition(Message):
     leader_recovery_state: Int8 = 0
 
 
-class LeaderAndIsrTopic(Message):
+class LeaderAndIsrTopic(Message, frozen=True, kw_only=True):
     """One element of `topic_states`."""
 
     topic_name: str
@@ -28,7 +28,7 @@ class LeaderAndIsrTopic(Message):
     partition_states: list[LeaderAndIsrPartition] = []
 
 
-class LeaderAndIsrLiveLeader(Message):
+class LeaderAndIsrLiveLeader(Message, frozen=True, kw_only=True):
     """One element of `live_leaders`."""
 
     broker_id: Int32
@@ -36,7 +36,7 @@ class LeaderAndIsrLiveLeader(Message):
     port: Int32
 
 
-class LeaderAndIsrRequest(Message):
+class LeaderAndIsrRequest(Message, frozen=True, kw_only=True):
     """See the module."""
 
     controller_id: Int32
@@ -48,14 +48,14 @@ class LeaderAndIsrRequest(Message):
     live_leaders: list[LeaderAndIsrLiveLeader]
 
 
-class LeaderAndIsrResponsePartitionError(Message):
+class LeaderAndIsrResponsePartitionError(Message, frozen=True, kw_only=True):
     """One element of `partition_errors`."""
 
     partition_index: Int32
     error_code: Int16
 
 
-class LeaderAndIsrResponseTopic(Message):
+class LeaderAndIsrResponseTopic(Message, frozen=True, kw_only=True):
     """One element of `topics`."""
 
     topic_name: str
@@ -63,7 +63,7 @@ class LeaderAndIsrResponseTopic(Message):
     partition_errors: list[LeaderAndIsrResponsePartitionError] = []
 
 
-class LeaderAndIsrResponse(Message):
+class LeaderAndIsrResponse(Message, frozen=True, kw_only=True):
     """The answer; see the module."""
 
     error_code: Int16

@@ -3,7 +3,7 @@
 from kafkalite.protocol.message import Int8, Int16, Int32, Int64, Message
 
 
-class ListOffsetsPartition(Message):
+class ListOffsetsPartition(Message, frozen=True, kw_only=True):
     """One element of `partitions`."""
 
     partition_index: Int32
@@ -11,14 +11,14 @@ class ListOffsetsPartition(Message):
     timestamp: Int64
 
 
-class ListOffsetsTopic(Message):
+class ListOffsetsTopic(Message, frozen=True, kw_only=True):
     """One element of `topics`."""
 
     name: str
     partitions: list[ListOffsetsPartition]
 
 
-class ListOffsetsRequest(Message):
+class ListOffsetsRequest(Message, frozen=True, kw_only=True):
     """See the module."""
 
     replica_id: Int32
@@ -26,7 +26,7 @@ class ListOffsetsRequest(Message):
     topics: list[ListOffsetsTopic]
 
 
-class ListOffsetsResponsePartition(Message):
+class ListOffsetsResponsePartition(Message, frozen=True, kw_only=True):
     """One element of `partitions`."""
 
     partition_index: Int32
@@ -36,14 +36,14 @@ class ListOffsetsResponsePartition(Message):
     leader_epoch: Int32 = -1
 
 
-class ListOffsetsResponseTopic(Message):
+class ListOffsetsResponseTopic(Message, frozen=True, kw_only=True):
     """One element of `topics`."""
 
     name: str
     partitions: list[ListOffsetsResponsePartition]
 
 
-class ListOffsetsResponse(Message):
+class ListOffsetsResponse(Message, frozen=True, kw_only=True):
     """The answer; see the module."""
 
     throttle_time_ms: Int32 = 0

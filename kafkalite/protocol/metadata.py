@@ -1,17 +1,17 @@
-"""metadata (API key 3): Brokers, the controller, and who leads which partition, as this broker last heard it."""
+"""metadata (API key 3): Brokers, the controller, and who leads what, as this broker last heard it."""
 
 from kafkalite.common import ZERO_UUID, Uuid
 from kafkalite.protocol.message import Int16, Int32, Message
 
 
-class MetadataTopic(Message):
+class MetadataTopic(Message, frozen=True, kw_only=True):
     """One element of `topics`."""
 
     topic_id: Uuid = ZERO_UUID
     name: str | None
 
 
-class MetadataRequest(Message):
+class MetadataRequest(Message, frozen=True, kw_only=True):
     """See the module."""
 
     topics: list[MetadataTopic] | None = None
@@ -19,7 +19,7 @@ class MetadataRequest(Message):
     include_topic_authorized_operations: bool = False
 
 
-class MetadataResponseBroker(Message):
+class MetadataResponseBroker(Message, frozen=True, kw_only=True):
     """One element of `brokers`."""
 
     node_id: Int32
@@ -28,7 +28,7 @@ class MetadataResponseBroker(Message):
     rack: str | None = None
 
 
-class MetadataResponsePartition(Message):
+class MetadataResponsePartition(Message, frozen=True, kw_only=True):
     """One element of `partitions`."""
 
     error_code: Int16
@@ -40,7 +40,7 @@ class MetadataResponsePartition(Message):
     offline_replicas: list[Int32] = []
 
 
-class MetadataResponseTopic(Message):
+class MetadataResponseTopic(Message, frozen=True, kw_only=True):
     """One element of `topics`."""
 
     error_code: Int16
@@ -51,7 +51,7 @@ class MetadataResponseTopic(Message):
     topic_authorized_operations: Int32 = -(2**31)
 
 
-class MetadataResponse(Message):
+class MetadataResponse(Message, frozen=True, kw_only=True):
     """The answer; see the module."""
 
     throttle_time_ms: Int32 = 0

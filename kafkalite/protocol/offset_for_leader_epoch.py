@@ -3,7 +3,7 @@
 from kafkalite.protocol.message import Int16, Int32, Int64, Message
 
 
-class OffsetForLeaderEpochPartition(Message):
+class OffsetForLeaderEpochPartition(Message, frozen=True, kw_only=True):
     """One element of `partitions`."""
 
     partition: Int32
@@ -11,21 +11,21 @@ class OffsetForLeaderEpochPartition(Message):
     leader_epoch: Int32
 
 
-class OffsetForLeaderEpochTopic(Message):
+class OffsetForLeaderEpochTopic(Message, frozen=True, kw_only=True):
     """One element of `topics`."""
 
     topic: str
     partitions: list[OffsetForLeaderEpochPartition]
 
 
-class OffsetForLeaderEpochRequest(Message):
+class OffsetForLeaderEpochRequest(Message, frozen=True, kw_only=True):
     """See the module."""
 
     replica_id: Int32 = -2
     topics: list[OffsetForLeaderEpochTopic]
 
 
-class OffsetForLeaderEpochResponsePartition(Message):
+class OffsetForLeaderEpochResponsePartition(Message, frozen=True, kw_only=True):
     """One element of `partitions`."""
 
     error_code: Int16
@@ -34,14 +34,14 @@ class OffsetForLeaderEpochResponsePartition(Message):
     end_offset: Int64 = -1
 
 
-class OffsetForLeaderEpochResponseTopic(Message):
+class OffsetForLeaderEpochResponseTopic(Message, frozen=True, kw_only=True):
     """One element of `topics`."""
 
     topic: str
     partitions: list[OffsetForLeaderEpochResponsePartition]
 
 
-class OffsetForLeaderEpochResponse(Message):
+class OffsetForLeaderEpochResponse(Message, frozen=True, kw_only=True):
     """The answer; see the module."""
 
     throttle_time_ms: Int32 = 0

@@ -3,21 +3,21 @@
 from kafkalite.protocol.message import Int16, Int32, Int64, Message
 
 
-class ProducePartition(Message):
+class ProducePartition(Message, frozen=True, kw_only=True):
     """One element of `partition_data`."""
 
     index: Int32
     records: memoryview | None = None
 
 
-class ProduceTopic(Message):
+class ProduceTopic(Message, frozen=True, kw_only=True):
     """One element of `topic_data`."""
 
     name: str
     partition_data: list[ProducePartition]
 
 
-class ProduceRequest(Message):
+class ProduceRequest(Message, frozen=True, kw_only=True):
     """See the module."""
 
     transactional_id: str | None = None
@@ -26,21 +26,21 @@ class ProduceRequest(Message):
     topic_data: list[ProduceTopic]
 
 
-class ProduceResponseRecordError(Message):
+class ProduceResponseRecordError(Message, frozen=True, kw_only=True):
     """One element of `record_errors`."""
 
     batch_index: Int32 = 0
     batch_index_error_message: str | None = None
 
 
-class ProduceResponseCurrentLeader(Message):
+class ProduceResponseCurrentLeader(Message, frozen=True, kw_only=True):
     """One element of `current_leader`."""
 
     leader_id: Int32 = -1
     leader_epoch: Int32 = -1
 
 
-class ProduceResponsePartition(Message):
+class ProduceResponsePartition(Message, frozen=True, kw_only=True):
     """One element of `partition_responses`."""
 
     index: Int32
@@ -53,14 +53,14 @@ class ProduceResponsePartition(Message):
     current_leader: ProduceResponseCurrentLeader = ProduceResponseCurrentLeader()
 
 
-class ProduceResponseTopic(Message):
+class ProduceResponseTopic(Message, frozen=True, kw_only=True):
     """One element of `responses`."""
 
     name: str
     partition_responses: list[ProduceResponsePartition]
 
 
-class ProduceResponseNodeEndpoint(Message):
+class ProduceResponseNodeEndpoint(Message, frozen=True, kw_only=True):
     """One element of `node_endpoints`."""
 
     node_id: Int32 = 0
@@ -69,7 +69,7 @@ class ProduceResponseNodeEndpoint(Message):
     rack: str | None = None
 
 
-class ProduceResponse(Message):
+class ProduceResponse(Message, frozen=True, kw_only=True):
     """The answer; see the module."""
 
     responses: list[ProduceResponseTopic]

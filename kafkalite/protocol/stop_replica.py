@@ -3,7 +3,7 @@
 from kafkalite.protocol.message import Int16, Int32, Int64, Message
 
 
-class StopReplicaPartition(Message):
+class StopReplicaPartition(Message, frozen=True, kw_only=True):
     """One element of `partition_states`."""
 
     partition_index: Int32 = 0
@@ -11,14 +11,14 @@ class StopReplicaPartition(Message):
     delete_partition: bool = False
 
 
-class StopReplicaTopic(Message):
+class StopReplicaTopic(Message, frozen=True, kw_only=True):
     """One element of `topic_states`."""
 
     topic_name: str = ""
     partition_states: list[StopReplicaPartition] = []
 
 
-class StopReplicaRequest(Message):
+class StopReplicaRequest(Message, frozen=True, kw_only=True):
     """See the module."""
 
     controller_id: Int32
@@ -28,7 +28,7 @@ class StopReplicaRequest(Message):
     topic_states: list[StopReplicaTopic] = []
 
 
-class StopReplicaResponsePartitionError(Message):
+class StopReplicaResponsePartitionError(Message, frozen=True, kw_only=True):
     """One element of `partition_errors`."""
 
     topic_name: str
@@ -36,7 +36,7 @@ class StopReplicaResponsePartitionError(Message):
     error_code: Int16
 
 
-class StopReplicaResponse(Message):
+class StopReplicaResponse(Message, frozen=True, kw_only=True):
     """The answer; see the module."""
 
     error_code: Int16

@@ -4,7 +4,7 @@ from kafkalite.common import ZERO_UUID, Uuid
 from kafkalite.protocol.message import Int8, Int16, Int32, Int64, Message
 
 
-class UpdateMetadataPartition(Message):
+class UpdateMetadataPartition(Message, frozen=True, kw_only=True):
     """One element of `partition_states`."""
 
     partition_index: Int32
@@ -17,7 +17,7 @@ class UpdateMetadataPartition(Message):
     offline_replicas: list[Int32] = []
 
 
-class UpdateMetadataTopic(Message):
+class UpdateMetadataTopic(Message, frozen=True, kw_only=True):
     """One element of `topic_states`."""
 
     topic_name: str
@@ -25,7 +25,7 @@ class UpdateMetadataTopic(Message):
     partition_states: list[UpdateMetadataPartition] = []
 
 
-class UpdateMetadataEndpoint(Message):
+class UpdateMetadataEndpoint(Message, frozen=True, kw_only=True):
     """One element of `endpoints`."""
 
     port: Int32 = 0
@@ -34,7 +34,7 @@ class UpdateMetadataEndpoint(Message):
     security_protocol: Int16 = 0
 
 
-class UpdateMetadataLiveBroker(Message):
+class UpdateMetadataLiveBroker(Message, frozen=True, kw_only=True):
     """One element of `live_brokers`."""
 
     id: Int32
@@ -42,7 +42,7 @@ class UpdateMetadataLiveBroker(Message):
     rack: str | None = None
 
 
-class UpdateMetadataRequest(Message):
+class UpdateMetadataRequest(Message, frozen=True, kw_only=True):
     """See the module."""
 
     controller_id: Int32
@@ -54,7 +54,7 @@ class UpdateMetadataRequest(Message):
     live_brokers: list[UpdateMetadataLiveBroker]
 
 
-class UpdateMetadataResponse(Message):
+class UpdateMetadataResponse(Message, frozen=True, kw_only=True):
     """The answer; see the module."""
 
     error_code: Int16
