@@ -1,0 +1,370 @@
+"""All APIs: which request and response belong together, and what may be asked of whom.
+
+One entry an API. The server routes by it, the client types its answers by it, and `GET /v1`
+prints it, so that whoever writes a client in another language reads the same facts that ours
+are built from.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final
+
+import msgspec
+
+from kafkalite.protocol import (
+    allocate_producer_ids,
+    controlled_shutdown,
+    create_topics,
+    describe_cluster,
+    describe_configs,
+    fetch,
+    init_producer_id,
+    leader_and_isr,
+    list_offsets,
+    metadata,
+    offset_for_leader_epoch,
+    produce,
+    stop_replica,
+    update_metadata,
+)
+from kafkalite.protocol.errors import ErrorCode
+from kafkalite.protocol.message import Message
+
+E = ErrorCode
+
+ANY_API_ERRORS: Final = (E.UNKNOWN_SERVER_ERROR, E.UNSUPPORTED_VERSION, E.INVALID_REQUEST)
+"""What every API may answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Api:
+    """One API, reached at `POST /v1/<name>`."""
+
+    name: str
+    """Kafka's name in snake_case."""
+    key: int
+    """Kafka's API key."""
+    request: type[Message]
+    response: type[Message]
+    errors: tuple[ErrorCode, ...]
+    """What it may answer, at the top or per item, besides :data:`ANY_API_ERRORS`."""
+    read_only: bool = False
+    """Changes nothing, so `GET` with query parameters serves it too."""
+    controller_only: bool = False
+    """Another broker than the active controller answers NOT_CONTROLLER."""
+    inter_broker: bool = False
+    """Meant for brokers and the controller among themselves, not for clients."""
+
+    @property
+    def summary(self) -> str:
+        """One line that says what the API is for."""
+        doc = inspect.getdoc(inspect.getmodule(self.request)) or ""
+        return doc.partition("\n\n")[0].partition(": ")[2]
+
+    def describe(self) -> dict[str, Any]:
+        """Everything above as JSON values, with the fields of both messages: for `GET /v1`."""
+        return {
+            "name": self.name,
+            "api_key": self.key,
+            "summary": self.summary,
+            "methods": ["GET", "POST"] if self.read_only else ["POST"],
+            "controller_only": self.controller_only,
+            "inter_broker": self.inter_broker,
+            "request": _fields(self.request),
+            "response": _fields(self.response),
+            "errors": [{"code": int(e), "name": e.name} for e in (*ANY_API_ERRORS, *self.errors)],
+        }
+
+
+_INTEGERS: Final = {2**7 - 1: "int8", 2**15 - 1: "int16", 2**31 - 1: "int32", 2**63 - 1: "int64"}
+
+
+def _fields(struct: type[msgspec.Struct]) -> list[dict[str, Any]]:
+    info = msgspec.inspect.type_info(struct)
+    assert isinstance(info, msgspec.inspect.StructType)
+    fields = []
+    for field in info.fields:
+        described = {"name": field.encode_name, **_type(field.type), "required": field.required}
+        if not field.required:
+            default = field.default
+            if default is msgspec.NODEFAULT:
+                assert field.default_factory is not msgspec.NODEFAULT
+                default = field.default_factory()
+            described["default"] = msgspec.to_builtins(default)
+        fields.append(described)
+    return fields
+
+
+def _type(info: msgspec.inspect.Type) -> dict[str, Any]:
+    """Say a field's type in the words of the reference: `type`, and what hangs on it."""
+    match info:
+        case msgspec.inspect.UnionType(types=types):
+            (other,) = (t for t in types if not isinstance(t, msgspec.inspect.NoneType))
+            return {**_type(other), "nullable": True}
+        case msgspec.inspect.ListType(item_type=item):
+            return {"type": "array", "items": _type(item)}
+        case msgspec.inspect.StructType(cls=cls):
+            return {"type": "struct", "fields": _fields(cls)}
+        case msgspec.inspect.IntType(le=le):
+            return {"type": _INTEGERS[le] if le is not None else "int"}
+        case msgspec.inspect.StrType():
+            return {"type": "string"}
+        case msgspec.inspect.BoolType():
+            return {"type": "bool"}
+        case msgspec.inspect.FloatType():
+            return {"type": "float64"}
+        case _:
+            return {"type": "bytes"}
+
+
+def _table(*apis: Api) -> Mapping[str, Api]:
+    return MappingProxyType({api.name: api for api in apis})
+
+
+APIS: Final[Mapping[str, Api]] = _table(
+    Api(
+        name="produce",
+        key=0,
+        request=produce.ProduceRequest,
+        response=produce.ProduceResponse,
+        errors=(
+            E.CORRUPT_MESSAGE,
+            E.UNKNOWN_TOPIC_OR_PARTITION,
+            E.NOT_LEADER_OR_FOLLOWER,
+            E.REQUEST_TIMED_OUT,
+            E.MESSAGE_TOO_LARGE,
+            E.INVALID_TOPIC_EXCEPTION,
+            E.RECORD_LIST_TOO_LARGE,
+            E.NOT_ENOUGH_REPLICAS,
+            E.NOT_ENOUGH_REPLICAS_AFTER_APPEND,
+            E.INVALID_REQUIRED_ACKS,
+            E.TOPIC_AUTHORIZATION_FAILED,
+            E.CLUSTER_AUTHORIZATION_FAILED,
+            E.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+            E.INVALID_TIMESTAMP,
+            E.UNSUPPORTED_FOR_MESSAGE_FORMAT,
+            E.OUT_OF_ORDER_SEQUENCE_NUMBER,
+            E.DUPLICATE_SEQUENCE_NUMBER,
+            E.INVALID_PRODUCER_EPOCH,
+            E.INVALID_TXN_STATE,
+            E.INVALID_PRODUCER_ID_MAPPING,
+            E.TRANSACTION_ABORTABLE,
+            E.KAFKA_STORAGE_ERROR,
+            E.UNSUPPORTED_COMPRESSION_TYPE,
+            E.INVALID_RECORD,
+        ),
+    ),
+    Api(
+        name="fetch",
+        key=1,
+        request=fetch.FetchRequest,
+        response=fetch.FetchResponse,
+        errors=(
+            E.OFFSET_OUT_OF_RANGE,
+            E.UNKNOWN_TOPIC_OR_PARTITION,
+            E.UNKNOWN_TOPIC_ID,
+            E.INCONSISTENT_TOPIC_ID,
+            E.NOT_LEADER_OR_FOLLOWER,
+            E.TOPIC_AUTHORIZATION_FAILED,
+            E.FENCED_LEADER_EPOCH,
+            E.UNKNOWN_LEADER_EPOCH,
+            E.STALE_BROKER_EPOCH,
+            E.KAFKA_STORAGE_ERROR,
+            E.CORRUPT_MESSAGE,
+            E.UNSUPPORTED_COMPRESSION_TYPE,
+            E.OFFSET_MOVED_TO_TIERED_STORAGE,
+            E.FETCH_SESSION_ID_NOT_FOUND,
+            E.INVALID_FETCH_SESSION_EPOCH,
+            E.FETCH_SESSION_TOPIC_ID_ERROR,
+        ),
+    ),
+    Api(
+        name="list_offsets",
+        key=2,
+        request=list_offsets.ListOffsetsRequest,
+        response=list_offsets.ListOffsetsResponse,
+        read_only=True,
+        errors=(
+            E.UNKNOWN_TOPIC_OR_PARTITION,
+            E.NOT_LEADER_OR_FOLLOWER,
+            E.LEADER_NOT_AVAILABLE,
+            E.OFFSET_NOT_AVAILABLE,
+            E.TOPIC_AUTHORIZATION_FAILED,
+            E.FENCED_LEADER_EPOCH,
+            E.UNKNOWN_LEADER_EPOCH,
+            E.UNSUPPORTED_FOR_MESSAGE_FORMAT,
+            E.KAFKA_STORAGE_ERROR,
+        ),
+    ),
+    Api(
+        name="metadata",
+        key=3,
+        request=metadata.MetadataRequest,
+        response=metadata.MetadataResponse,
+        read_only=True,
+        errors=(
+            E.UNKNOWN_TOPIC_OR_PARTITION,
+            E.UNKNOWN_TOPIC_ID,
+            E.LEADER_NOT_AVAILABLE,
+            E.LISTENER_NOT_FOUND,
+            E.INVALID_TOPIC_EXCEPTION,
+            E.TOPIC_AUTHORIZATION_FAILED,
+            E.INVALID_REPLICATION_FACTOR,
+            E.THROTTLING_QUOTA_EXCEEDED,
+        ),
+    ),
+    Api(
+        name="leader_and_isr",
+        key=4,
+        request=leader_and_isr.LeaderAndIsrRequest,
+        response=leader_and_isr.LeaderAndIsrResponse,
+        inter_broker=True,
+        errors=(
+            E.STALE_BROKER_EPOCH,
+            E.STALE_CONTROLLER_EPOCH,
+            E.CLUSTER_AUTHORIZATION_FAILED,
+            E.KAFKA_STORAGE_ERROR,
+            E.INCONSISTENT_TOPIC_ID,
+            E.UNKNOWN_TOPIC_OR_PARTITION,
+        ),
+    ),
+    Api(
+        name="stop_replica",
+        key=5,
+        request=stop_replica.StopReplicaRequest,
+        response=stop_replica.StopReplicaResponse,
+        inter_broker=True,
+        errors=(
+            E.STALE_BROKER_EPOCH,
+            E.STALE_CONTROLLER_EPOCH,
+            E.CLUSTER_AUTHORIZATION_FAILED,
+            E.FENCED_LEADER_EPOCH,
+            E.KAFKA_STORAGE_ERROR,
+        ),
+    ),
+    Api(
+        name="update_metadata",
+        key=6,
+        request=update_metadata.UpdateMetadataRequest,
+        response=update_metadata.UpdateMetadataResponse,
+        inter_broker=True,
+        errors=(E.STALE_BROKER_EPOCH, E.STALE_CONTROLLER_EPOCH, E.CLUSTER_AUTHORIZATION_FAILED),
+    ),
+    Api(
+        name="controlled_shutdown",
+        key=7,
+        request=controlled_shutdown.ControlledShutdownRequest,
+        response=controlled_shutdown.ControlledShutdownResponse,
+        controller_only=True,
+        inter_broker=True,
+        errors=(
+            E.NOT_CONTROLLER,
+            E.STALE_CONTROLLER_EPOCH,
+            E.STALE_BROKER_EPOCH,
+            E.BROKER_NOT_AVAILABLE,
+            E.CLUSTER_AUTHORIZATION_FAILED,
+        ),
+    ),
+    Api(
+        name="create_topics",
+        key=19,
+        request=create_topics.CreateTopicsRequest,
+        response=create_topics.CreateTopicsResponse,
+        controller_only=True,
+        errors=(
+            E.TOPIC_ALREADY_EXISTS,
+            E.INVALID_TOPIC_EXCEPTION,
+            E.INVALID_PARTITIONS,
+            E.INVALID_REPLICATION_FACTOR,
+            E.INVALID_REPLICA_ASSIGNMENT,
+            E.INVALID_CONFIG,
+            E.POLICY_VIOLATION,
+            E.NOT_CONTROLLER,
+            E.REQUEST_TIMED_OUT,
+            E.TOPIC_AUTHORIZATION_FAILED,
+            E.CLUSTER_AUTHORIZATION_FAILED,
+            E.THROTTLING_QUOTA_EXCEEDED,
+        ),
+    ),
+    Api(
+        name="init_producer_id",
+        key=22,
+        request=init_producer_id.InitProducerIdRequest,
+        response=init_producer_id.InitProducerIdResponse,
+        errors=(
+            E.COORDINATOR_LOAD_IN_PROGRESS,
+            E.COORDINATOR_NOT_AVAILABLE,
+            E.NOT_COORDINATOR,
+            E.INVALID_PRODUCER_EPOCH,
+            E.PRODUCER_FENCED,
+            E.INVALID_TRANSACTION_TIMEOUT,
+            E.CONCURRENT_TRANSACTIONS,
+            E.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+            E.CLUSTER_AUTHORIZATION_FAILED,
+        ),
+    ),
+    Api(
+        name="offset_for_leader_epoch",
+        key=23,
+        request=offset_for_leader_epoch.OffsetForLeaderEpochRequest,
+        response=offset_for_leader_epoch.OffsetForLeaderEpochResponse,
+        read_only=True,
+        errors=(
+            E.FENCED_LEADER_EPOCH,
+            E.UNKNOWN_LEADER_EPOCH,
+            E.NOT_LEADER_OR_FOLLOWER,
+            E.UNKNOWN_TOPIC_OR_PARTITION,
+            E.TOPIC_AUTHORIZATION_FAILED,
+            E.KAFKA_STORAGE_ERROR,
+        ),
+    ),
+    Api(
+        name="describe_configs",
+        key=32,
+        request=describe_configs.DescribeConfigsRequest,
+        response=describe_configs.DescribeConfigsResponse,
+        read_only=True,
+        errors=(
+            E.TOPIC_AUTHORIZATION_FAILED,
+            E.CLUSTER_AUTHORIZATION_FAILED,
+            E.UNKNOWN_TOPIC_OR_PARTITION,
+            E.INVALID_TOPIC_EXCEPTION,
+        ),
+    ),
+    Api(
+        name="describe_cluster",
+        key=60,
+        request=describe_cluster.DescribeClusterRequest,
+        response=describe_cluster.DescribeClusterResponse,
+        read_only=True,
+        errors=(E.UNSUPPORTED_ENDPOINT_TYPE, E.MISMATCHED_ENDPOINT_TYPE),
+    ),
+    Api(
+        name="allocate_producer_ids",
+        key=67,
+        request=allocate_producer_ids.AllocateProducerIdsRequest,
+        response=allocate_producer_ids.AllocateProducerIdsResponse,
+        controller_only=True,
+        inter_broker=True,
+        errors=(
+            E.NOT_CONTROLLER,
+            E.STALE_BROKER_EPOCH,
+            E.BROKER_ID_NOT_REGISTERED,
+            E.CLUSTER_AUTHORIZATION_FAILED,
+        ),
+    ),
+)
+"""Every API this version serves, by name."""
+
+_BY_REQUEST: Final[Mapping[type[Message], Api]] = MappingProxyType(
+    {api.request: api for api in APIS.values()}
+)
+
+
+def api_of(request_type: type[Message]) -> Api:
+    """Return the API whose request ``request_type`` is. Raises KeyError where it is none."""
+    return _BY_REQUEST[request_type]
