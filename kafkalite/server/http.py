@@ -1,0 +1,290 @@
+"""The broker's side of HTTP, on aiohttp: the only module of the server that knows it.
+
+A handler gets an :class:`~kafkalite.edge.HttpRequest` and answers with buffers, so another server
+could take aiohttp's place. What was measured and is kept here: a read buffer of 1 MiB (the default
+costs large bodies more than half their throughput), a reply of large buffers written as they lie,
+a reply of small ones joined (one write instead of many), no access log, no routing table.
+
+Invariants: a body is never held beyond ``max_body_bytes``; a handler whose connection is lost is
+cancelled; a request is never decompressed on behalf of the sender, so that a few bytes cannot
+become many. One connection is served one request at a time, in order; requests sent ahead on it
+(pipelining) wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+from urllib.parse import parse_qs, unquote
+
+from aiohttp import ClientConnectionResetError, web
+from aiohttp.web_protocol import RequestHandler
+
+from kafkalite.edge import Buffer, Handler, HttpReply, HttpRequest
+
+_logger = logging.getLogger(__name__)
+
+READ_BUFFER_BYTES: Final = 1 << 20
+JOIN_BELOW_BYTES: Final = 64 * 1024
+"""Replies up to this size are joined into one buffer: the copy costs less than further writes."""
+
+_INVALID_REQUEST: Final = 42
+_UNKNOWN_SERVER_ERROR: Final = -1
+_NO_QUERY: Final[Mapping[str, Sequence[str]]] = {}
+_NO_BODY: Final = memoryview(b"")
+
+
+class _BodyTooLarge(Exception):
+    """The body is over the limit, or says that it will be."""
+
+
+class _BodyStalled(Exception):
+    """The rest of the body did not come in time."""
+
+
+class AiohttpNetwork:
+    """Listeners on aiohttp (:class:`kafkalite.edge.Network`).
+
+    ``idle_ms`` is how long a connection without a request is kept (`connections.max.idle.ms`),
+    ``backlog`` how many connections may wait to be accepted (`socket.listen.backlog.size`), and
+    ``body_timeout_ms`` how long a started body may pause before the request is given up.
+    """
+
+    def __init__(self, *, idle_ms: int = 600_000, backlog: int = 50, body_timeout_ms: int = 30_000) -> None:
+        self._idle_s = idle_ms / 1000
+        self._backlog = backlog
+        self._body_timeout_s = body_timeout_ms / 1000
+
+    async def listen(
+        self, host: str, port: int, *, listener: str, handler: Handler, max_body_bytes: int
+    ) -> AiohttpListening:
+        """Serve HTTP/1.1 on ``host:port``; an empty host means every interface.
+
+        Raises OSError where that cannot be bound.
+        """
+        listening = AiohttpListening(listener, handler, max_body_bytes, self._body_timeout_s, self._idle_s)
+        await listening.bind(host, port, self._backlog)
+        return listening
+
+
+class AiohttpListening:
+    """One bound listener and the connections accepted on it."""
+
+    def __init__(
+        self, listener: str, handler: Handler, max_body_bytes: int, body_timeout_s: float, idle_s: float
+    ) -> None:
+        self._listener = listener
+        self._handler = handler
+        self._max_body_bytes = max_body_bytes
+        self._body_timeout_s = body_timeout_s
+        self._running: dict[asyncio.Task[Any], None] = {}
+        """The tasks inside a handler, in the order in which they began."""
+        self._runner = web.ServerRunner(
+            _Server(
+                self._serve,
+                handler_cancellation=True,
+                keepalive_timeout=idle_s,
+                access_log=None,
+                read_bufsize=READ_BUFFER_BYTES,
+                auto_decompress=False,
+                # What is left of a refused body is read and dropped this long: closing at once
+                # would reset the connection, and the client would never see why.
+                lingering_time=2.0,
+            ),
+            shutdown_timeout=1.0,
+        )
+        self._port = 0
+
+    async def bind(self, host: str, port: int, backlog: int) -> None:
+        """Start accepting. Raises OSError."""
+        await self._runner.setup()
+        try:
+            await web.TCPSite(self._runner, host or None, port, backlog=backlog).start()
+        except BaseException:
+            await self._runner.cleanup()
+            raise
+        self._port = self._runner.addresses[0][1]
+
+    @property
+    def port(self) -> int:
+        """The port that was bound."""
+        return self._port
+
+    async def close(self) -> None:
+        """Stop accepting, cancel the handlers that run, drop the connections."""
+        for site in self._runner.sites:
+            await site.stop()
+        while running := list(self._running):
+            for task in running:
+                task.cancel()
+            await asyncio.wait(running)
+        await self._runner.cleanup()
+
+    async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
+        task = asyncio.current_task()
+        assert task is not None
+        self._running[task] = None
+        try:
+            return await self._answer(request)
+        finally:
+            del self._running[task]
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        try:
+            body = await self._read_body(request)
+        except _BodyTooLarge:
+            message = f"the body is over socket.request.max.bytes ({self._max_body_bytes})"
+            return _refusal(413, _INVALID_REQUEST, "INVALID_REQUEST", message, close=True)
+        except _BodyStalled:
+            message = f"no further byte of the body came for {self._body_timeout_s:g} s"
+            return _refusal(408, _INVALID_REQUEST, "INVALID_REQUEST", message, close=True)
+        except web.RequestPayloadError as error:
+            return _refusal(400, _INVALID_REQUEST, "INVALID_REQUEST", f"bad body: {error}", close=True)
+        path, _, query = request.raw_path.partition("?")
+        reply = await self._handler(
+            HttpRequest(
+                method=request.method,
+                path=unquote(path) if "%" in path else path,
+                query=parse_qs(query, keep_blank_values=True) if query else _NO_QUERY,
+                headers={name.lower(): value for name, value in request.headers.items()},
+                body=body,
+                listener=self._listener,
+                peer=_peer(request),
+            )
+        )
+        try:
+            return await _send(request, reply)
+        except ClientConnectionResetError:
+            # The client left while the answer was on its way; there is nobody to tell.
+            return web.Response()
+
+    async def _read_body(self, request: web.BaseRequest) -> memoryview:
+        """Read the whole body. Raises before more than the limit is held."""
+        if not request.body_exists:
+            return _NO_BODY
+        announced = request.content_length
+        limit = self._max_body_bytes
+        if announced is not None and announced > limit:
+            raise _BodyTooLarge
+        if request.headers.get("Expect", "").lower() == "100-continue":
+            transport = request.transport
+            if transport is not None:
+                transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        content = request.content
+        first = content.read_nowait() if announced is not None else b""
+        if len(first) == announced:
+            return memoryview(first)  # It came in one piece: nothing to gather, nothing to copy.
+        body = bytearray(first)
+        while not content.at_eof():
+            try:
+                async with asyncio.timeout(self._body_timeout_s):
+                    chunk = await content.readany()
+            except TimeoutError:
+                raise _BodyStalled from None
+            if len(body) + len(chunk) > limit:
+                raise _BodyTooLarge
+            body += chunk
+        return memoryview(body)
+
+
+class _Server(web.Server):
+    """Makes connections that answer in the protocol's words even what is not HTTP."""
+
+    def __call__(self) -> RequestHandler:
+        return _Connection(self, loop=self._loop, **self._kwargs)
+
+
+class _Connection(RequestHandler):
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer a request that is not HTTP (400), or one whose handler failed (500)."""
+        if status == 400:
+            # aiohttp's text quotes the bytes over several lines; the first one says what is wrong.
+            why = (message or "").strip().splitlines()
+            return _refusal(
+                400, _INVALID_REQUEST, "INVALID_REQUEST", why[0] if why else "not HTTP/1.1", close=True
+            )
+        _logger.error("a request failed outside its handler", exc_info=exc)
+        kind = type(exc).__name__ if exc is not None else "the server failed"
+        return _refusal(500, _UNKNOWN_SERVER_ERROR, "UNKNOWN_SERVER_ERROR", kind, close=True)
+
+
+class _Unbuffered(web.StreamResponse):
+    """A reply in large pieces; its headers leave with the first piece instead of alone."""
+
+    _send_headers_immediately = False
+
+
+async def _send(request: web.BaseRequest, reply: HttpReply) -> web.StreamResponse:
+    if reply.stream is not None:
+        streaming = web.StreamResponse(status=reply.status, headers=_headers(reply.headers))
+        await streaming.prepare(request)
+        await reply.stream(streaming.write)
+        await streaming.write_eof()
+        return streaming
+    size = sum(_size(piece) for piece in reply.body)
+    if size <= JOIN_BELOW_BYTES:
+        body = bytes(reply.body[0]) if len(reply.body) == 1 else b"".join(reply.body)
+        return web.Response(status=reply.status, headers=_headers(reply.headers), body=body)
+    response = _Unbuffered(status=reply.status, headers=_headers(reply.headers))
+    response.content_length = size
+    await response.prepare(request)
+    for piece in _coalesced(reply.body):
+        await response.write(piece)
+    await response.write_eof()
+    return response
+
+
+def _coalesced(pieces: Sequence[Buffer]) -> list[Buffer]:
+    """Join neighbours that are small; leave large pieces as they lie."""
+    joined: list[Buffer] = []
+    small: list[Buffer] = []
+    small_bytes = 0
+    for piece in pieces:
+        size = _size(piece)
+        if size > JOIN_BELOW_BYTES or small_bytes + size > JOIN_BELOW_BYTES:
+            if small:
+                joined.append(b"".join(small))
+                small, small_bytes = [], 0
+            if size > JOIN_BELOW_BYTES:
+                joined.append(piece)
+                continue
+        small.append(piece)
+        small_bytes += size
+    if small:
+        joined.append(b"".join(small))
+    return joined
+
+
+def _size(piece: Buffer) -> int:
+    return piece.nbytes if isinstance(piece, memoryview) else len(piece)
+
+
+def _headers(headers: Mapping[str, str]) -> dict[str, str]:
+    return {"Server": "kafkalite", **headers}
+
+
+def _peer(request: web.BaseRequest) -> str:
+    transport = request.transport
+    name = transport.get_extra_info("peername") if transport is not None else None
+    return f"{name[0]}:{name[1]}" if name else ""
+
+
+def _refusal(status: int, code: int, error: str, message: str, *, close: bool) -> web.Response:
+    body = {"error_code": code, "error": error, "field": None, "message": message}
+    response = web.Response(
+        status=status, headers=_headers({"Content-Type": "application/json"}), body=json.dumps(body).encode()
+    )
+    if close:
+        response.force_close()
+    return response
