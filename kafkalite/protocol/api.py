@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
+from kafkalite.common import ZERO_UUID
 from kafkalite.protocol import (
     allocate_producer_ids,
     controlled_shutdown,
@@ -91,6 +92,8 @@ def _fields(struct: type[msgspec.Struct]) -> list[dict[str, Any]]:
         described = {"name": field.encode_name, **_type(field.type), "required": field.required}
         if not field.required:
             default = field.default
+            if default == ZERO_UUID:
+                described["type"] = "uuid"
             if default is msgspec.NODEFAULT:
                 assert field.default_factory is not msgspec.NODEFAULT
                 default = field.default_factory()

@@ -12,10 +12,8 @@ encoding of the message would have been. Decoding leaves `records` as a memoryvi
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
-from itertools import pairwise
-from typing import Any, Final, NamedTuple, TypeVar, cast
+from functools import cache
+from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 
@@ -40,7 +38,7 @@ _ENCODER: Final = msgspec.msgpack.Encoder()
 _JSON: Final = msgspec.json.Encoder()
 
 
-@lru_cache(maxsize=None)
+@cache
 def _decoder(type_: type[M]) -> msgspec.msgpack.Decoder[M]:
     return msgspec.msgpack.Decoder(type_)
 
@@ -52,7 +50,8 @@ def decode(type_: type[M], body: Buffer) -> M:
     Raises SchemaError.
     """
     try:
-        return _decoder(type_).decode(body)
+        message: M = _decoder(type_).decode(body)
+        return message
     except msgspec.ValidationError as error:
         raise _schema_error(str(error)) from None
     except msgspec.DecodeError as error:
@@ -118,7 +117,7 @@ class _Plan(NamedTuple):
     """`records` is the last field, so all before it can be encoded in one go."""
 
 
-@lru_cache(maxsize=None)
+@cache
 def _plan(struct: type[msgspec.Struct]) -> _Plan | None:
     """Work out once where ``struct`` holds records; None where it does not."""
     info = msgspec.inspect.type_info(struct)
