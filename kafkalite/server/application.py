@@ -1,0 +1,456 @@
+"""The broker's HTTP interface: from a request to the handler of its API, and back.
+
+An :class:`Application` is a :data:`kafkalite.edge.Handler`. It owns everything that is the same for
+all APIs - the routes, content types, schemas, the gate that keeps a starting broker silent, the
+ambient cause, errors - so that a handler is one async function from a typed request to a typed
+response. It knows no HTTP server.
+
+What reaches an API is answered 200, errors included: they stand in the response, per item. Every
+other status has the body `{error_code, error, field, message}`:
+
+=====  ==============================================================================
+400    not MessagePack, not the schema, or bad query parameters; ``field`` says where
+404    no such API
+405    the API does not answer this method (`Allow` says what it does)
+415    the body is not declared as `application/msgpack`, or is compressed
+500    a bug: the exception's type, never a trace; the trace is in the broker's log
+503    starting, stopping, or (orders of the controller) without a broker epoch
+=====  ==============================================================================
+
+An API's handler that raises a BrokerError means its whole request: the code goes into the
+response's own top-level ``error_code``. Some responses have none (`produce`, `metadata`): their
+handlers must report per item, and one that raises all the same is a bug, answered 500 with the
+error's code.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import json
+import logging
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+import msgspec
+
+from kafkalite.common import BrokerId, Uuid
+from kafkalite.edge import Clock, HttpReply, HttpRequest
+from kafkalite.journal import Event, EventId, Journal
+from kafkalite.protocol.api import APIS, Api
+from kafkalite.protocol.codec import SchemaError, decode, encode, from_query, to_json
+from kafkalite.protocol.errors import BrokerError, ErrorCode
+from kafkalite.protocol.message import Message
+from kafkalite.server import metrics as metrics_module
+from kafkalite.server.metrics import BrokerMetrics
+
+_logger = logging.getLogger(__name__)
+_request_log = logging.getLogger("kafkalite.request")
+
+MSGPACK: Final = "application/msgpack"
+JSON: Final = "application/json"
+EVENT_STREAM: Final = "text/event-stream"
+
+MAX_EVENTS: Final = 10_000
+"""The largest ``limit`` of `GET /v1/events`."""
+HEARTBEAT_S: Final = 15.0
+"""How often a stream of events that has nothing to say sends a comment, so that a follower that
+went away is noticed."""
+
+ORDERS: Final = frozenset({"leader_and_isr", "update_metadata", "stop_replica"})
+"""What the controller sends to brokers: refused while the broker does not know its epoch."""
+
+_EVENT_ID: Final = re.compile(r"-?\d+-\d+-\d+")
+
+
+class BrokerState(enum.IntEnum):
+    """Kafka's states of a broker and their numbers in the BrokerState metric."""
+
+    NOT_RUNNING = 0
+    STARTING = 1
+    RECOVERY = 2
+    RUNNING = 3
+    PENDING_CONTROLLED_SHUTDOWN = 6
+    SHUTTING_DOWN = 7
+
+    @property
+    def serves(self) -> bool:
+        """Whether requests are served: during a controlled shutdown the leaders still move away."""
+        return self in (BrokerState.RUNNING, BrokerState.PENDING_CONTROLLED_SHUTDOWN)
+
+
+@dataclass(frozen=True, slots=True)
+class RequestContext:
+    """What a handler may know about a request beside its message."""
+
+    listener: str
+    """The listener it came in on: metadata answers with this listener's endpoints."""
+    client_id: str | None = None
+    correlation_id: str | None = None
+    cause: EventId | None = None
+    """The event that led to it (`X-Cause-Id`); the ambient cause while the handler runs."""
+    peer: str = ""
+    """The other side's address, for logs."""
+
+
+ApiHandler: TypeAlias = Callable[[Any, RequestContext], Awaitable[Message]]
+"""From a request to its response; the request is of the type that :data:`APIS` names."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Served:
+    api: Api
+    handle: ApiHandler
+
+
+class _Refused(Exception):
+    """The request never reached its API."""
+
+    def __init__(
+        self,
+        status: int,
+        code: ErrorCode,
+        message: str,
+        *,
+        field: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.field = field
+        self.headers = headers or {}
+
+
+class Application:
+    """Routes requests to APIs. Called with an HttpRequest, it answers with an HttpReply."""
+
+    def __init__(
+        self, *, broker_id: BrokerId | None, journal: Journal, metrics: BrokerMetrics, clock: Clock
+    ) -> None:
+        self.broker_id = broker_id
+        """None until a generated id is known."""
+        self.cluster_id: Uuid | None = None
+        """None until it was read from ZooKeeper."""
+        self.state = BrokerState.STARTING
+        """Set by the broker as it lives; decides what is served."""
+        self.has_broker_epoch = False
+        """Whether the broker knows its present registration; decides whether it takes orders."""
+        self._journal = journal
+        self._metrics = metrics
+        self._clock = clock
+        self._served: dict[str, _Served] = {}
+        self._catalogue: bytes | None = None
+
+    def register(self, api_name: str, handler: ApiHandler) -> None:
+        """Serve the API ``api_name`` (a key of :data:`APIS`) with ``handler``."""
+        assert api_name not in self._served, f"{api_name} has two handlers"
+        self._served[api_name] = _Served(APIS[api_name], handler)
+        self._catalogue = None
+
+    async def __call__(self, request: HttpRequest) -> HttpReply:
+        """Answer ``request``; raises nothing but cancellation."""
+        began = self._clock.monotonic()
+        headers = request.headers
+        correlation_id = headers.get("x-correlation-id")
+        name = request.path.removeprefix("/v1/")
+        try:
+            reply = await self._route(name, request, correlation_id)
+        except _Refused as refused:
+            self._metrics.request_refused(self._label(name), refused.code.name)
+            reply = _error_reply(refused)
+        except Exception as error:
+            _logger.exception("%s %s failed", request.method, request.path)
+            code = error.code if isinstance(error, BrokerError) else ErrorCode.UNKNOWN_SERVER_ERROR
+            self._metrics.request_refused(self._label(name), code.name)
+            reply = _error_reply(_Refused(500, code, type(error).__name__))
+        if correlation_id is not None:
+            reply = HttpReply(
+                reply.status, reply.body, {**reply.headers, "X-Correlation-Id": correlation_id}, reply.stream
+            )
+        seconds = self._clock.monotonic() - began
+        if name in self._served:
+            self._metrics.observe_request(name, seconds)
+        if _request_log.isEnabledFor(logging.DEBUG):
+            _request_log.debug(
+                "%s %s -> %d in %.3f ms; %d bytes, listener %s, from %s, client %s, correlation %s, cause %s",
+                request.method,
+                request.path,
+                reply.status,
+                seconds * 1000,
+                len(request.body),
+                request.listener,
+                request.peer,
+                headers.get("x-client-id"),
+                correlation_id,
+                headers.get("x-cause-id"),
+            )
+        return reply
+
+    def _label(self, name: str) -> str:
+        """A metric's label: an API's name, never what somebody outside made up."""
+        return name if name in self._served else "unknown"
+
+    async def _route(self, name: str, request: HttpRequest, correlation_id: str | None) -> HttpReply:
+        path = request.path
+        if path == "/v1/health":
+            _require_get(request, path)
+            return self._health()
+        if not self.state.serves:
+            raise _unavailable(f"the broker is {self.state.name}")
+        served = self._served.get(name) if path.startswith("/v1/") else None
+        if served is not None:
+            return await self._call(served, request, correlation_id)
+        if path in ("/v1", "/v1/"):
+            _require_get(request, path)
+            return HttpReply(200, (self._list_apis(),), {"Content-Type": JSON})
+        if path == "/v1/events":
+            _require_get(request, path)
+            return self._events(request)
+        if path == "/metrics":
+            _require_get(request, path)
+            return HttpReply(
+                200, (self._metrics.exposition(),), {"Content-Type": metrics_module.CONTENT_TYPE}
+            )
+        raise _Refused(
+            404, ErrorCode.UNSUPPORTED_VERSION, f"there is no API at {path}; GET /v1 lists what there is"
+        )
+
+    async def _call(self, served: _Served, request: HttpRequest, correlation_id: str | None) -> HttpReply:
+        api = served.api
+        if not self.has_broker_epoch and api.name in ORDERS:
+            raise _unavailable("the broker is not registered at the moment: it does not know its epoch")
+        headers = request.headers
+        if request.method == "POST":
+            message, as_json = self._decode(api, request), JSON in headers.get("accept", "")
+        elif request.method == "GET" and api.read_only:
+            try:
+                message, as_json = from_query(api.request, request.query), True
+            except SchemaError as error:
+                raise _bad_request(error) from None
+        else:
+            raise _method_not_allowed(request, "GET, POST" if api.read_only else "POST")
+        cause = headers.get("x-cause-id")
+        context = RequestContext(
+            listener=request.listener,
+            client_id=headers.get("x-client-id"),
+            correlation_id=correlation_id,
+            cause=EventId(cause) if cause is not None else None,
+            peer=request.peer,
+        )
+        try:
+            if context.cause is None:
+                response = await served.handle(message, context)
+            else:
+                with self._journal.because(context.cause):
+                    response = await served.handle(message, context)
+        except BrokerError as error:
+            if (whole := _whole_response(api.response, error)) is None:
+                raise
+            response = whole
+        if as_json:
+            return HttpReply(200, (to_json(response),), {"Content-Type": JSON})
+        return HttpReply(200, encode(response), {"Content-Type": MSGPACK})
+
+    def _decode(self, api: Api, request: HttpRequest) -> Message:
+        content_type = request.headers.get("content-type", "")
+        if content_type != MSGPACK and content_type.partition(";")[0].strip().lower() != MSGPACK:
+            raise _Refused(
+                415,
+                ErrorCode.INVALID_REQUEST,
+                f"the body must be {MSGPACK}, not {content_type or 'of no declared type'}",
+            )
+        encoding = request.headers.get("content-encoding", "identity")
+        if encoding.lower() != "identity":
+            raise _Refused(
+                415,
+                ErrorCode.INVALID_REQUEST,
+                f"the body must not be compressed ({encoding}): compress the batches inside it",
+            )
+        try:
+            return decode(api.request, request.body)
+        except SchemaError as error:
+            raise _bad_request(error) from None
+
+    def _health(self) -> HttpReply:
+        body = {"broker_id": self.broker_id, "cluster_id": self.cluster_id, "state": self.state.name}
+        return _json_reply(body)
+
+    def _list_apis(self) -> bytes:
+        if self._catalogue is None:
+            described = [served.api.describe() for served in self._served.values()]
+            described.sort(key=lambda api: int(api["api_key"]))
+            self._catalogue = json.dumps({"apis": described}).encode()
+        return self._catalogue
+
+    # --- The journal -----------------------------------------------------------------------------
+
+    def _events(self, request: HttpRequest) -> HttpReply:
+        """`GET /v1/events`: a page of the journal, or a stream that follows it."""
+        follow = EVENT_STREAM in request.headers.get("accept", "")
+        # A browser that reconnects says where it was; that is newer than what its URL says.
+        last_seen = request.headers.get("last-event-id") if follow else None
+        after = last_seen or _single(request, "after")
+        if after is not None and _EVENT_ID.fullmatch(after) is None:
+            raise _bad_query("after", f"{after!r} is not an event id (<broker>-<start ms>-<n>)")
+        type = _single(request, "type")
+        if follow:
+            return HttpReply(
+                200,
+                (),
+                {"Content-Type": EVENT_STREAM, "Cache-Control": "no-store"},
+                stream=lambda write: self._follow(write, EventId(after) if after else None, type),
+            )
+        limit_text = _single(request, "limit")
+        limit = 1000
+        if limit_text is not None:
+            if not limit_text.isascii() or not limit_text.isdigit() or not 1 <= int(limit_text) <= MAX_EVENTS:
+                raise _bad_query("limit", f"must be an integer from 1 to {MAX_EVENTS}, not {limit_text!r}")
+            limit = int(limit_text)
+        events = self._journal.events(after=EventId(after) if after else None, type=type, limit=limit)
+        return _json_reply(
+            {"events": [event.to_json() for event in events], "next": events[-1].id if events else after}
+        )
+
+    async def _follow(
+        self, write: Callable[[bytes], Awaitable[None]], after: EventId | None, type: str | None
+    ) -> None:
+        """Send events later than ``after`` until the follower leaves.
+
+        The ring itself is the bound: a follower holds only the id that it was sent last and is
+        woken by new events. One that falls behind by more than the ring holds is told in a
+        comment how many events it missed (they are in `state-change.log`) and goes on from the
+        oldest one there is.
+        """
+        news = asyncio.Event()
+        unsubscribe = self._journal.subscribe(lambda _event: news.set())
+        try:
+            await write(b": the journal\n\n")
+            while True:
+                news.clear()
+                while events := self._journal.events(after=after, limit=100):
+                    missed = _missed(after, events[0].id)
+                    pieces = [f": {missed} events were missed\n\n".encode()] if missed else []
+                    pieces += [_sse(event) for event in events if type is None or event.type == type]
+                    after = events[-1].id
+                    if pieces:
+                        await write(b"".join(pieces))
+                try:
+                    async with asyncio.timeout(HEARTBEAT_S):
+                        await news.wait()
+                except TimeoutError:
+                    await write(b": still here\n\n")
+        finally:
+            unsubscribe()
+
+
+def _missed(after: EventId | None, first: EventId) -> int:
+    """Count the events between two ids of one life of a broker; 0 where they are of different ones."""
+    if after is None:
+        return 0
+    life, _, number = after.rpartition("-")
+    next_life, _, next_number = first.rpartition("-")
+    return max(0, int(next_number) - int(number) - 1) if life == next_life else 0
+
+
+def _sse(event: Event) -> bytes:
+    return f"id: {event.id}\ndata: {json.dumps(event.to_json(), default=str)}\n\n".encode()
+
+
+def _single(request: HttpRequest, name: str) -> str | None:
+    values = request.query.get(name, ())
+    if len(values) > 1:
+        raise _bad_query(name, "may be given once only")
+    return values[0] if values and values[0] else None
+
+
+# --- Replies that never reached an API ---------------------------------------------------------
+
+
+def _json_reply(body: Mapping[str, Any]) -> HttpReply:
+    return HttpReply(200, (json.dumps(body, default=str).encode(),), {"Content-Type": JSON})
+
+
+def _error_reply(refused: _Refused) -> HttpReply:
+    body = {
+        "error_code": int(refused.code),
+        "error": refused.code.name,
+        "field": refused.field,
+        "message": refused.message,
+    }
+    return HttpReply(refused.status, (json.dumps(body).encode(),), {"Content-Type": JSON, **refused.headers})
+
+
+def _unavailable(message: str) -> _Refused:
+    return _Refused(503, ErrorCode.BROKER_NOT_AVAILABLE, message, headers={"Retry-After": "1"})
+
+
+def _bad_request(error: SchemaError) -> _Refused:
+    return _Refused(400, ErrorCode.INVALID_REQUEST, error.message, field=error.field)
+
+
+def _bad_query(field: str, message: str) -> _Refused:
+    return _Refused(400, ErrorCode.INVALID_REQUEST, message, field=field)
+
+
+def _method_not_allowed(request: HttpRequest, allow: str) -> _Refused:
+    return _Refused(
+        405,
+        ErrorCode.INVALID_REQUEST,
+        f"{request.path} answers {allow}, not {request.method}",
+        headers={"Allow": allow},
+    )
+
+
+def _require_get(request: HttpRequest, path: str) -> None:
+    if request.method != "GET":
+        raise _Refused(
+            405,
+            ErrorCode.INVALID_REQUEST,
+            f"{path} answers GET, not {request.method}",
+            headers={"Allow": "GET"},
+        )
+
+
+# --- An error that means the whole request -----------------------------------------------------
+
+
+def _whole_response(response: type[Message], error: BrokerError) -> Message | None:
+    """Build a ``response`` that carries ``error`` at its top and is else empty.
+
+    None where the response has no top-level ``error_code``.
+    """
+    names = {field.name for field in msgspec.structs.fields(response)}
+    if "error_code" not in names:
+        return None
+    values = _empty(response)
+    values["error_code"] = int(error.code)
+    if "error_message" in names:
+        values["error_message"] = error.message or None
+    return msgspec.convert(values, response)
+
+
+def _empty(struct: type[msgspec.Struct]) -> dict[str, Any]:
+    """The required fields of ``struct``, each with its type's zero."""
+    info = msgspec.inspect.type_info(struct)
+    assert isinstance(info, msgspec.inspect.StructType)
+    return {field.name: _zero(field.type) for field in info.fields if field.required}
+
+
+def _zero(kind: msgspec.inspect.Type) -> Any:
+    match kind:
+        case msgspec.inspect.IntType():
+            return 0
+        case msgspec.inspect.StrType():
+            return ""
+        case msgspec.inspect.BoolType():
+            return False
+        case msgspec.inspect.ListType():
+            return []
+        case msgspec.inspect.StructType(cls=cls):
+            return _empty(cls)
+        case _:
+            return None
