@@ -12,8 +12,10 @@ encoding of the message would have been. Decoding leaves `records` as a memoryvi
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Final, NamedTuple, TypeVar
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
@@ -94,6 +96,159 @@ def _plain(what: str) -> str:
     expected = " or ".join(_KINDS.get(kind, kind) for kind in match["expected"].split(" | "))
     got = match["got"]
     return f"expected {expected}" + (f", got {_KINDS.get(got, got)}" if got else "")
+
+
+# --- Query parameters ------------------------------------------------------------------------
+
+
+class _Leaf(NamedTuple):
+    """A place in a request that a query parameter can fill."""
+
+    path: tuple[str, ...]
+    type: msgspec.inspect.Type
+    """The type of one value, where the place takes a list: of its elements."""
+
+
+_IDENTIFYING: Final = ("name", "topic", "{}", "{}_index", "{}_name")
+"""The field that says which element of a list is meant; {} is the list's name in the singular."""
+
+_ABSENT: Final[Mapping[str, int]] = MappingProxyType(
+    {"replica_id": -1, "timestamp": -1, "allow_auto_topic_creation": False}
+)
+"""What an absent parameter means where the default, or zero, would be a surprise: who asks is a
+consumer, not broker 0; the offset wanted is the latest, not that of 1970; a GET creates nothing."""
+
+
+def from_query(type_: type[M], query: Mapping[str, Sequence[str]]) -> M:
+    """Read a request from the query parameters of a GET.
+
+    A parameter names a field: at the top (`isolation_level`), further in by its path
+    (`topics.partitions.timestamp`) or, where that is the shallowest such field, by its last
+    name alone (`timestamp`). The elements of a list of structs go by its name in the singular
+    (`topic=a&topic=b`). Inside such a list, n values of a field make n elements, and one value
+    holds for all; a list inside a list is the same in each. Fields that are absent take their
+    default, else zero (but for :data:`_ABSENT`); unknown parameters are ignored. Raises
+    SchemaError.
+    """
+    leaves = _leaves(type_)
+    values: dict[tuple[str, ...], tuple[str, ...]] = {}
+    for name, given in query.items():
+        leaf = leaves.get(name)
+        if leaf is not None and given:
+            values[leaf.path] = (*values.get(leaf.path, ()), *given)
+    root = msgspec.inspect.type_info(type_)
+    assert isinstance(root, msgspec.inspect.StructType)
+    try:
+        return msgspec.convert(_rows(root, (), values)[0], type_)
+    except msgspec.ValidationError as error:
+        raise _schema_error(str(error)) from None
+
+
+def _bare(kind: msgspec.inspect.Type) -> msgspec.inspect.Type:
+    """The type without its nil."""
+    if isinstance(kind, msgspec.inspect.UnionType):
+        return next(k for k in kind.types if not isinstance(k, msgspec.inspect.NoneType))
+    return kind
+
+
+@cache
+def _leaves(type_: type[msgspec.Struct]) -> Mapping[str, _Leaf]:
+    """Every name that a parameter may have; of two places with one name the shallower counts."""
+    leaves: dict[str, _Leaf] = {}
+    level: list[tuple[tuple[str, ...], type[msgspec.Struct]]] = [((), type_)]
+    while level:
+        deeper = []
+        for path, struct in level:
+            info = msgspec.inspect.type_info(struct)
+            assert isinstance(info, msgspec.inspect.StructType)
+            for field in info.fields:
+                place = (*path, field.name)
+                kind = _bare(field.type)
+                item = kind.item_type if isinstance(kind, msgspec.inspect.ListType) else kind
+                if isinstance(item, msgspec.inspect.StructType):
+                    deeper.append((place, item.cls))
+                    continue
+                names = [".".join(place), field.name]
+                if item is not kind:
+                    names.append(field.name.removesuffix("s"))
+                if path and field.name == _identifying(info, path):
+                    names += [path[-1], path[-1].removesuffix("s")]
+                for name in names:
+                    leaves.setdefault(name, _Leaf(place, item))
+        level = deeper
+    return MappingProxyType(leaves)
+
+
+def _identifying(info: msgspec.inspect.StructType, path: tuple[str, ...]) -> str | None:
+    """The field of a list's element that says which one it is."""
+    names = {field.name for field in info.fields}
+    singular = path[-1].removesuffix("s")
+    return next((n for n in (form.format(singular) for form in _IDENTIFYING) if n in names), None)
+
+
+def _rows(
+    info: msgspec.inspect.StructType, path: tuple[str, ...], values: Mapping[tuple[str, ...], tuple[str, ...]]
+) -> list[dict[str, Any]]:
+    """Build the structs at ``path``: as many as their most often given field has values."""
+    columns: dict[str, list[Any]] = {}
+    shared: dict[str, Any] = {}
+    for field in info.fields:
+        place = (*path, field.name)
+        kind = _bare(field.type)
+        item = kind.item_type if isinstance(kind, msgspec.inspect.ListType) else kind
+        if isinstance(item, msgspec.inspect.StructType):
+            if any(given[: len(place)] == place for given in values):
+                rows = _rows(item, place, values)
+                shared[field.name] = rows if item is not kind else rows[0]
+            elif field.required:
+                shared[field.name] = [] if item is not kind else _rows(item, place, values)[0]
+        elif place in values:
+            given = [_parse(".".join(place), text, item) for text in values[place]]
+            if item is not kind:
+                shared[field.name] = given
+            else:
+                columns[field.name] = given
+        elif field.name in _ABSENT:
+            shared[field.name] = _ABSENT[field.name]
+        elif field.required:
+            if path and field.name == _identifying(info, path):
+                raise SchemaError(".".join(place), "required parameter is missing")
+            shared[field.name] = [] if item is not kind else _zero(field.type)
+    count = max((len(column) for column in columns.values()), default=1)
+    if not path and count > 1:
+        name = next(name for name, column in columns.items() if len(column) > 1)
+        raise SchemaError(name, f"given {count} times, takes one value")
+    for name, column in columns.items():
+        if len(column) == 1:
+            columns[name] = column * count
+        elif len(column) != count:
+            raise SchemaError(
+                ".".join((*path, name)), f"{len(column)} values where another field has {count}"
+            )
+    return [{**shared, **{name: column[index] for name, column in columns.items()}} for index in range(count)]
+
+
+def _parse(name: str, text: str, kind: msgspec.inspect.Type) -> Any:
+    """Read one value as ``kind`` says; whether it is in range, the conversion to the struct says."""
+    if isinstance(kind, msgspec.inspect.IntType):
+        try:
+            return int(text)
+        except ValueError:
+            raise SchemaError(name, f"expected int, got {text!r}") from None
+    if isinstance(kind, msgspec.inspect.BoolType):
+        if text.lower() not in ("true", "1", "false", "0"):
+            raise SchemaError(name, f"expected true or false, got {text!r}")
+        return text.lower() in ("true", "1")
+    return text
+
+
+def _zero(kind: msgspec.inspect.Type) -> Any:
+    """What an absent field without a default is: nil where that is allowed."""
+    if isinstance(kind, msgspec.inspect.UnionType):
+        return None
+    if isinstance(kind, msgspec.inspect.BoolType):
+        return False
+    return 0 if isinstance(kind, msgspec.inspect.IntType) else ""
 
 
 # --- Encoding --------------------------------------------------------------------------------
