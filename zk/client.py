@@ -160,9 +160,11 @@ class ZooKeeper(Protocol):
 
     @property
     def last_contact(self) -> float:
-        """When the last *answered* read was sent, in the clock's monotonic seconds.
+        """When the last *answered* sync was sent, in the clock's monotonic seconds.
 
-        At least one read is sent every sixth of the session timeout.
+        At least one is sent every sixth of the session timeout. Other reads do not count: a server
+        that is cut off from the ensemble's leader still answers them, while the leader, which
+        hears nothing of the session, lets it expire.
         """
         ...
 

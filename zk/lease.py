@@ -3,9 +3,10 @@
 A leader that was cut off does not know whether its session still lives. If it went on
 acknowledging, a new leader elected meanwhile would never hear of those records. So a broker acts
 only while it is certain that its session cannot be over: for half the negotiated session timeout,
-on the monotonic clock, from the moment at which it *sent* its last answered read. The server counts
-the session timeout from a later moment (when the read arrived), so the lease ends first, with the
-other half of the timeout to spare for clocks that run differently and for a server that was late.
+on the monotonic clock, from the moment at which it *sent* its last answered sync (a read that the
+ensemble's leader answers, the one that counts the session's time). The leader counts the session
+timeout from about that moment, so the lease ends first, with the other half of the timeout to spare
+for clocks that run differently and for news that reached the leader late.
 
 The lease is asked in the same step that sends an acknowledgement. A process that was stopped and
 goes on finds the clock advanced, and the lease gone, before it can acknowledge anything.
@@ -39,7 +40,7 @@ class Lease:
     session: Contact
 
     def expires_at(self) -> float:
-        """When the lease ends unless another read is answered, in monotonic seconds (exclusive)."""
+        """When the lease ends unless another sync is answered, in monotonic seconds (exclusive)."""
         return self.session.last_contact + self.session.negotiated_timeout_ms / 2000
 
     def is_held(self, now: float) -> bool:
