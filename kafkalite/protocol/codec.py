@@ -71,8 +71,8 @@ def to_json(message: msgspec.Struct) -> bytes:
 
 _WHERE: Final = re.compile(r"^(?P<what>.*?)(?: - at (?:`key` in )?`\$(?P<path>.*)`)?$", re.DOTALL)
 _MISSING: Final = re.compile(r"Object missing required field `(?P<name>[^`]*)`")
-_EXPECTED: Final = re.compile(r"^Expected `(?P<expected>.*?)`(?:, got `(?P<got>.*)`)?$")
-_KINDS: Final = {"object": "map", "null": "nil"}
+_EXPECTED: Final = re.compile(r"^Expected `(?P<expected>.*?)`(?P<bound>.*?)(?:, got `(?P<got>.*)`)?$")
+_KINDS: Final = {"object": "map", "null": "nil", "None": "nil"}
 """MessagePack's own words where the decoder speaks of JSON."""
 
 
@@ -95,7 +95,7 @@ def _plain(what: str) -> str:
         return what[:1].lower() + what[1:] if not what.startswith("MessagePack") else what
     expected = " or ".join(_KINDS.get(kind, kind) for kind in match["expected"].split(" | "))
     got = match["got"]
-    return f"expected {expected}" + (f", got {_KINDS.get(got, got)}" if got else "")
+    return f"expected {expected}{match['bound']}" + (f", got {_KINDS.get(got, got)}" if got else "")
 
 
 # --- Query parameters ------------------------------------------------------------------------
