@@ -11,7 +11,7 @@ it can only have been meant for us.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import MappingProxyType
@@ -166,9 +166,7 @@ class BrokerConfig:
         return cls.from_settings(settings, warnings)
 
     @classmethod
-    def from_settings(
-        cls, settings: Mapping[str, Setting], warnings: list[str] | None = None
-    ) -> BrokerConfig:
+    def from_settings(cls, settings: Mapping[str, Setting], warnings: Sequence[str] = ()) -> BrokerConfig:
         """Check ``settings`` (names of :data:`BROKER_CONFIGS` only). Raises ConfigError."""
         values = {name: definition.default for name, definition in BROKER_CONFIGS.items()}
         for name, setting in settings.items():
@@ -226,11 +224,7 @@ class BrokerConfig:
 def _read_file(path: Path, warnings: list[str]) -> dict[str, Setting]:
     try:
         text = path.read_bytes().decode("iso-8859-1")  # Java's encoding of properties files.
-        pairs = [
-            (pair.key, pair.value)
-            for pair in javaproperties.parse(text)
-            if isinstance(pair, javaproperties.KeyValue)
-        ]
+        lines = [line for line in javaproperties.parse(text) if isinstance(line, javaproperties.KeyValue)]
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror or error}") from None
     except javaproperties.InvalidUEscapeError as error:
@@ -310,7 +304,7 @@ class _Builder:
     """Checks values against each other and makes the configuration."""
 
     def __init__(
-        self, values: dict[str, Value], settings: Mapping[str, Setting], warnings: list[str]
+        self, values: Mapping[str, Value], settings: Mapping[str, Setting], warnings: list[str]
     ) -> None:
         self._values = values
         self._settings = settings
