@@ -161,6 +161,7 @@ class _Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._headers: dict[str, str] = {}
         self._body: bytes | bytearray = b""
+        self._is_mid_answer = False
         self._resumed: asyncio.Future[None] | None = None
         """Set while the socket's write buffer is full."""
         self.is_closed = False
@@ -231,7 +232,7 @@ class _Connection(asyncio.Protocol):
 
     def _cut_off(self, how: str) -> str:
         how = "the connection was closed" if how == "closed" else how
-        return f"{how} in the middle of the answer" if self._headers or self._body else how
+        return f"{how} in the middle of the answer" if self._is_mid_answer else how
 
     def pause_writing(self) -> None:
         if self._resumed is None:
@@ -243,6 +244,9 @@ class _Connection(asyncio.Protocol):
             self._resumed = None
 
     # The parser calls these.
+
+    def on_message_begin(self) -> None:
+        self._is_mid_answer = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._headers[name.decode("latin-1").lower()] = value.decode("utf-8", "surrogateescape")
@@ -259,7 +263,7 @@ class _Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         status = self._parser.get_status_code()
         headers, body = self._headers, self._body
-        self._headers, self._body = {}, b""
+        self._headers, self._body, self._is_mid_answer = {}, b"", False
         if status < 200 or self.is_closed:
             return  # An interim answer (100 Continue): the real one follows.
         if not self._in_flight:
