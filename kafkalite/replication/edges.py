@@ -158,9 +158,16 @@ class LeaderChannel(Protocol):
 
 
 class BrokerView(Protocol):
-    """The live brokers as the metadata cache has them."""
+    """What the metadata cache knows."""
 
     def is_alive(self, broker_id: BrokerId) -> bool: ...
+
+    def leader_of(self, partition: TopicPartition) -> tuple[BrokerId, LeaderEpoch] | None:
+        """Leader (-1: none) and leader epoch of a partition; None where it is not known at all.
+
+        Used for partitions not hosted here: to tell a client where to go.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,7 +36,6 @@ from kafkalite.common import (
     BrokerId,
     ControllerEpoch,
     LeaderAndIsr,
-    LeaderEpoch,
     PartitionEpoch,
     TopicPartition,
 )
@@ -110,6 +109,8 @@ class FollowerState:
     """The latest time at which it is known to have had everything the leader had."""
     broker_epoch: BrokerEpoch = UNKNOWN_BROKER_EPOCH
     """The latest life of that broker whose fetches were seen in this leader epoch."""
+    join_not_before_ms: int = NEVER_MS
+    """Until then it is not proposed for the ISR again: the last attempt did not take effect."""
 
     def is_caught_up(self, *, leader_end_offset: int, now_ms: int, lag_max_ms: int) -> bool:
         """Tell whether it may stay in the ISR.
@@ -117,9 +118,7 @@ class FollowerState:
         Time, not the distance in offsets, decides: a burst of produce requests must not evict
         a healthy follower (`replica.lag.time.max.ms`, KIP-16).
         """
-        return (
-            self.log_end_offset == leader_end_offset or now_ms - self.last_caught_up_ms <= lag_max_ms
-        )
+        return self.log_end_offset == leader_end_offset or now_ms - self.last_caught_up_ms <= lag_max_ms
 
     def record_fetch(
         self, *, fetch_offset: int, log_start_offset: int, leader_end_offset: int, now_ms: int
@@ -213,9 +212,7 @@ class Partition:
         self._recount()
         self.epoch_start_offset = log_end_offset
         self.followers = {
-            replica: FollowerState(
-                replica, last_caught_up_ms=now_ms if replica in state.isr else NEVER_MS
-            )
+            replica: FollowerState(replica, last_caught_up_ms=now_ms if replica in state.isr else NEVER_MS)
             for replica in sorted({*replicas, *state.isr} - {self.broker_id})
         }
 
@@ -258,6 +255,15 @@ class Partition:
         self._recount()
         self.followers = {}
 
+    def stop(self) -> None:
+        """The controller takes the replica away: nobody leads as far as it is concerned."""
+        self.role = Role.FOLLOWER
+        self.leader = NO_LEADER
+        self.isr = ()
+        self.change = None
+        self._recount()
+        self.followers = {}
+
     def _take(self, state: LeaderAndIsr, replicas: tuple[BrokerId, ...]) -> None:
         self.leader = state.leader
         self.leader_epoch = state.leader_epoch
@@ -283,9 +289,7 @@ class Partition:
     def _recount(self) -> None:
         change = self.change
         self.counted = (
-            frozenset(self.isr)
-            if change is None
-            else frozenset((*self.isr, *change.isr_before, *change.isr))
+            frozenset(self.isr) if change is None else frozenset((*self.isr, *change.isr_before, *change.isr))
         )
 
     # ---- fencing ----
@@ -391,9 +395,7 @@ class Partition:
 
     # ---- ISR changes ----
 
-    def propose_shrink(
-        self, *, leader_end_offset: int, now_ms: int, lag_max_ms: int
-    ) -> IsrChange | None:
+    def propose_shrink(self, *, leader_end_offset: int, now_ms: int, lag_max_ms: int) -> IsrChange | None:
         """Put a change in flight that drops the members that lag; None where there is none to make.
 
         The caller has made sure of the lease.
@@ -425,6 +427,7 @@ class Partition:
             follower.broker_id in self.isr
             or follower.log_end_offset < high_watermark
             or follower.log_end_offset < self.epoch_start_offset
+            or now_ms < follower.join_not_before_ms
             or not self._may_change()
             or not is_alive(follower.broker_id)
         ):
@@ -437,9 +440,7 @@ class Partition:
         )
 
     def _may_change(self) -> bool:
-        return (
-            self.role is Role.LEADER and self.change is None and not self.is_deposed and not self.is_frozen
-        )
+        return self.role is Role.LEADER and self.change is None and not self.is_deposed and not self.is_frozen
 
     def _propose(
         self,

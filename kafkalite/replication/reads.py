@@ -1,0 +1,414 @@
+"""Fetch, list_offsets and offset_for_leader_epoch: what clients and followers read from a leader.
+
+A consumer reads below the high watermark, a follower to the log end; where there is less than
+`min_bytes`, the request waits for an event and is then read afresh. A follower's fetch is also
+its report: its offset says what it has, and is noted once, with the first read. Bytes that are not
+in memory are read off the loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from kafkalite.common import UNKNOWN_OFFSET, ZERO_UUID, BrokerEpoch, BrokerId, LeaderEpoch
+from kafkalite.edge import Buffer
+from kafkalite.log.log import Log, WouldBlock
+from kafkalite.protocol.errors import (
+    BrokerError,
+    ErrorCode,
+    FencedLeaderEpochError,
+    InconsistentTopicIdError,
+    InvalidRequestError,
+    KafkaStorageError,
+    NotLeaderOrFollowerError,
+    OffsetNotAvailableError,
+    OffsetOutOfRangeError,
+)
+from kafkalite.protocol.fetch import (
+    FetchPartition,
+    FetchRequest,
+    FetchResponse,
+    FetchResponseCurrentLeader,
+    FetchResponseDivergingEpoch,
+    FetchResponsePartition,
+    FetchResponseTopic,
+)
+from kafkalite.protocol.list_offsets import (
+    ListOffsetsPartition,
+    ListOffsetsRequest,
+    ListOffsetsResponse,
+    ListOffsetsResponsePartition,
+    ListOffsetsResponseTopic,
+)
+from kafkalite.protocol.offset_for_leader_epoch import (
+    OffsetForLeaderEpochPartition,
+    OffsetForLeaderEpochRequest,
+    OffsetForLeaderEpochResponse,
+    OffsetForLeaderEpochResponsePartition,
+    OffsetForLeaderEpochResponseTopic,
+)
+from kafkalite.replication.hosting import Hosting
+from kafkalite.replication.purgatory import Delayed
+from kafkalite.replication.replica import Replica
+from kafkalite.replication.truncation import EpochEnd, diverges
+
+LATEST: Final = -1
+EARLIEST: Final = -2
+MAX_TIMESTAMP: Final = -3
+EARLIEST_LOCAL: Final = -4
+LATEST_TIERED: Final = -5
+
+
+class Wanted:
+    """One partition of a fetch request."""
+
+    __slots__ = (
+        "answer",
+        "generation",
+        "part",
+        "replica",
+        "size",
+        "topic",
+        "topic_id",
+        "until",
+        "was_counted",
+    )
+
+    def __init__(self, topic: str, topic_id: str, part: FetchPartition) -> None:
+        self.topic = topic
+        self.topic_id = topic_id
+        self.part = part
+        self.replica: Replica | None = None
+        self.answer: FetchResponsePartition | None = None
+        self.size = 0
+        """Bytes in the answer."""
+        self.generation = 0
+        self.until = 0
+        """The replica's count of readable bytes when the answer was read."""
+        self.was_counted = False
+        """Set once the fetch was noted as a follower's report: a second read is none."""
+
+
+class DelayedFetch(Delayed):
+    """A fetch that waits for bytes."""
+
+    __slots__ = ("_is_follower", "_missing", "_wanted")
+
+    def __init__(self, wanted: list[Wanted], *, is_follower: bool, missing: int) -> None:
+        """``missing`` is how many bytes more make it complete."""
+        super().__init__()
+        self._wanted = wanted
+        self._is_follower = is_follower
+        self._missing = missing
+
+    def is_complete(self) -> bool:
+        come = 0
+        for wanted in self._wanted:
+            replica = wanted.replica
+            assert replica is not None  # One without a replica is an error, answered at once.
+            if replica.generation != wanted.generation:
+                return True
+            readable = replica.appended_bytes if self._is_follower else replica.committed_bytes
+            come += readable - wanted.until
+        return come >= self._missing
+
+
+class Reads:
+    """Serves the reading requests."""
+
+    def __init__(self, hosting: Hosting) -> None:
+        self._hosting = hosting
+
+    # ---- fetch ----
+
+    async def fetch(self, request: FetchRequest) -> FetchResponse:
+        """Answer as soon as there are `min_bytes`, an error to tell, or `max_wait_ms` have passed.
+
+        Sessions are not kept: every full fetch is answered with session id 0, an incremental one
+        with FETCH_SESSION_ID_NOT_FOUND, on which clients fetch in full.
+        """
+        if request.session_id != 0 and request.session_epoch > 0:
+            return FetchResponse(error_code=ErrorCode.FETCH_SESSION_ID_NOT_FOUND, responses=[])
+        hosting = self._hosting
+        wanted = [
+            Wanted(topic.topic, topic.topic_id, part) for topic in request.topics for part in topic.partitions
+        ]
+        is_follower = request.replica_state.replica_id >= 0
+        max_bytes = request.max_bytes
+        if not is_follower:
+            max_bytes = min(max_bytes, hosting.config.fetch_max_bytes)
+        deadline = hosting.clock.monotonic() + request.max_wait_ms / 1000
+        while True:
+            size, is_urgent = await self._read_all(request, wanted, max_bytes)
+            left_s = deadline - hosting.clock.monotonic()
+            if is_urgent or not wanted or size >= request.min_bytes or left_s <= 0:
+                break
+            delayed = DelayedFetch(wanted, is_follower=is_follower, missing=request.min_bytes - size)
+            if delayed.is_complete():
+                continue  # Something came while a cold read was under way.
+            await hosting.purgatory.wait(
+                delayed,
+                [w.replica.fetch_watchers for w in wanted if w.replica is not None],
+                timeout_s=left_s,
+            )
+        for w in wanted:
+            if w.replica is not None:
+                counters = w.replica.counters
+                if is_follower:
+                    counters.replication_bytes_out += w.size
+                else:
+                    counters.bytes_out += w.size
+                    counters.fetch_requests += 1
+                    counters.failed_fetch_requests += w.answer is not None and w.answer.error_code != 0
+        return self._response(request, wanted)
+
+    async def _read_all(
+        self, request: FetchRequest, wanted: Sequence[Wanted], max_bytes: int
+    ) -> tuple[int, bool]:
+        """Read every partition within the limits; return the bytes, and whether to answer now."""
+        total = 0
+        is_urgent = False
+        for w in wanted:
+            try:
+                if not await self._read(request, w, left=max_bytes - total, is_first=total == 0):
+                    is_urgent = True
+            except BrokerError as error:
+                w.answer = self._error_answer(w, error)
+                w.size = 0
+                is_urgent = True
+            except Exception as error:  # One partition's fault leaves the others running.
+                assert w.replica is not None
+                self._hosting.fail(w.replica, error)
+                w.answer = self._error_answer(w, KafkaStorageError(f"{w.replica.topic_partition} failed"))
+                w.size = 0
+                is_urgent = True
+            total += w.size
+        return total, is_urgent
+
+    async def _read(self, request: FetchRequest, w: Wanted, *, left: int, is_first: bool) -> bool:
+        """Read one partition into ``w.answer``; False for a diverging epoch. Awaits only cold bytes."""
+        part = w.part
+        w.size = 0
+        replica = self._hosting.require(w.topic, part.partition)
+        w.replica = replica
+        partition = replica.partition
+        partition.check_leader(part.current_leader_epoch)
+        _check_topic_id(replica, w.topic_id)
+        log = replica.log
+        assert log is not None
+        w.generation = replica.generation
+        fetch_offset = part.fetch_offset
+        follower_id = request.replica_state.replica_id
+        if follower_id >= 0:
+            follower = partition.follower(
+                BrokerId(follower_id),
+                broker_epoch=BrokerEpoch(request.replica_state.replica_epoch),
+                current_leader_epoch=part.current_leader_epoch,
+            )
+            # From its first fetch on, whatever that finds: the life before has ended.
+            follower.broker_epoch = BrokerEpoch(request.replica_state.replica_epoch)
+        else:
+            follower = None
+        if part.last_fetched_epoch >= 0:
+            end = EpochEnd(*log.end_offset_for_epoch(LeaderEpoch(part.last_fetched_epoch)))
+            if not end.is_known:
+                raise OffsetOutOfRangeError(
+                    f"{replica.topic_partition}: epoch {part.last_fetched_epoch} is not known here"
+                )
+            if diverges(part.last_fetched_epoch, fetch_offset, end):
+                w.answer = _answer(
+                    w, log, diverging=FetchResponseDivergingEpoch(epoch=end.epoch, end_offset=end.end_offset)
+                )
+                return False
+        if not log.log_start_offset <= fetch_offset <= log.log_end_offset:
+            raise OffsetOutOfRangeError(
+                f"{replica.topic_partition}: offset {fetch_offset} is not within "
+                f"{log.log_start_offset} to {log.log_end_offset}"
+            )
+        if follower is not None:
+            if not w.was_counted:
+                w.was_counted = True
+                self._hosting.note_fetch(
+                    replica, follower, fetch_offset=fetch_offset, log_start_offset=part.log_start_offset
+                )
+            upper_bound = log.log_end_offset
+            w.until = replica.appended_bytes
+        else:
+            upper_bound = log.high_watermark
+            w.until = replica.committed_bytes
+        records: Buffer | None = None
+        limit = min(part.partition_max_bytes, left)
+        if fetch_offset < upper_bound and (limit > 0 or is_first):
+            read = log.read(
+                fetch_offset, max_bytes=max(limit, 0), upper_bound=upper_bound, min_one_message=is_first
+            )
+            if isinstance(read, WouldBlock):
+                generation = replica.generation
+                read = await log.read_cold(
+                    fetch_offset, max_bytes=max(limit, 0), upper_bound=upper_bound, min_one_message=is_first
+                )
+                if replica.generation != generation:
+                    partition.check_leader(part.current_leader_epoch)
+            records = read.records
+            w.size = len(records)
+        w.answer = _answer(w, log, records=records)
+        return True
+
+    def _error_answer(self, w: Wanted, error: BrokerError) -> FetchResponsePartition:
+        current_leader = FetchResponseCurrentLeader()
+        if isinstance(error, NotLeaderOrFollowerError | FencedLeaderEpochError):
+            leader, leader_epoch = self._hosting.leader_hint(w.topic, w.part.partition)
+            current_leader = FetchResponseCurrentLeader(leader_id=leader, leader_epoch=leader_epoch)
+        return FetchResponsePartition(
+            partition_index=w.part.partition,
+            error_code=error.code,
+            high_watermark=UNKNOWN_OFFSET,
+            current_leader=current_leader,
+        )
+
+    def _response(self, request: FetchRequest, wanted: Sequence[Wanted]) -> FetchResponse:
+        topics: list[FetchResponseTopic] = []
+        position = 0
+        for topic in request.topics:
+            end = position + len(topic.partitions)
+            topics.append(
+                FetchResponseTopic(
+                    topic=topic.topic,
+                    topic_id=topic.topic_id,
+                    partitions=[w.answer for w in wanted[position:end] if w.answer is not None],
+                )
+            )
+            position = end
+        return FetchResponse(responses=topics)
+
+    # ---- list_offsets ----
+
+    async def list_offsets(self, request: ListOffsetsRequest) -> ListOffsetsResponse:
+        """Find offsets by time, or the first and last ones, in partitions led here."""
+        seen: dict[tuple[str, int], int] = {}
+        for topic in request.topics:
+            for part in topic.partitions:
+                key = (topic.name, part.partition_index)
+                seen[key] = seen.get(key, 0) + 1
+        topics = []
+        for topic in request.topics:
+            answers = []
+            for part in topic.partitions:
+                try:
+                    if seen[topic.name, part.partition_index] > 1:
+                        raise InvalidRequestError(f"{topic.name}-{part.partition_index} is named twice")
+                    answers.append(await self._list_offset(request, topic.name, part))
+                except BrokerError as error:
+                    answers.append(
+                        ListOffsetsResponsePartition(
+                            partition_index=part.partition_index, error_code=error.code
+                        )
+                    )
+            topics.append(ListOffsetsResponseTopic(name=topic.name, partitions=answers))
+        return ListOffsetsResponse(topics=topics)
+
+    async def _list_offset(
+        self, request: ListOffsetsRequest, topic: str, part: ListOffsetsPartition
+    ) -> ListOffsetsResponsePartition:
+        replica = self._hosting.require(topic, part.partition_index)
+        partition = replica.partition
+        partition.check_leader(part.current_leader_epoch)
+        log = replica.log
+        assert log is not None
+        is_client = request.replica_id < 0
+        end = log.high_watermark if is_client else log.log_end_offset
+        timestamp = part.timestamp
+        offset, found_timestamp, epoch = UNKNOWN_OFFSET, -1, LeaderEpoch(-1)
+        if timestamp == LATEST:
+            if is_client:
+                self._check_watermark_is_of_this_epoch(replica, log)
+            offset, epoch = end, partition.leader_epoch
+        elif timestamp in (EARLIEST, EARLIEST_LOCAL):
+            offset = log.log_start_offset
+            epoch = log.epochs.epoch_at(offset)
+        elif timestamp == LATEST_TIERED:
+            pass  # Nothing is tiered: no offset.
+        elif timestamp < MAX_TIMESTAMP:
+            raise InvalidRequestError(f"{timestamp} is neither a timestamp nor one of its special values")
+        else:
+            generation = replica.generation
+            found = await log.offset_for_timestamp(timestamp)
+            if replica.generation != generation:
+                partition.check_leader(part.current_leader_epoch)
+            if found is not None and found.offset < end:
+                offset, found_timestamp, epoch = found.offset, found.timestamp, found.leader_epoch
+            elif found is not None and is_client:
+                self._check_watermark_is_of_this_epoch(replica, log)
+        return ListOffsetsResponsePartition(
+            partition_index=part.partition_index,
+            error_code=ErrorCode.NONE,
+            timestamp=found_timestamp,
+            offset=offset,
+            leader_epoch=epoch,
+        )
+
+    def _check_watermark_is_of_this_epoch(self, replica: Replica, log: Log) -> None:
+        """A new leader does not know how far its predecessor had committed, until its followers
+        have fetched: an offset told now could be lower than one told before."""
+        if log.high_watermark < replica.partition.epoch_start_offset:
+            raise OffsetNotAvailableError(
+                f"{replica.topic_partition}: the high watermark of leader epoch "
+                f"{replica.partition.leader_epoch} is not known yet"
+            )
+
+    # ---- offset_for_leader_epoch ----
+
+    def offset_for_leader_epoch(self, request: OffsetForLeaderEpochRequest) -> OffsetForLeaderEpochResponse:
+        """Tell where leader epochs ended in the logs led here."""
+        return OffsetForLeaderEpochResponse(
+            topics=[
+                OffsetForLeaderEpochResponseTopic(
+                    topic=topic.topic,
+                    partitions=[self._epoch_end(topic.topic, part) for part in topic.partitions],
+                )
+                for topic in request.topics
+            ]
+        )
+
+    def _epoch_end(
+        self, topic: str, part: OffsetForLeaderEpochPartition
+    ) -> OffsetForLeaderEpochResponsePartition:
+        try:
+            replica = self._hosting.require(topic, part.partition)
+            replica.partition.check_leader(part.current_leader_epoch)
+            assert replica.log is not None
+            epoch, end_offset = replica.log.end_offset_for_epoch(LeaderEpoch(part.leader_epoch))
+        except BrokerError as error:
+            return OffsetForLeaderEpochResponsePartition(error_code=error.code, partition=part.partition)
+        return OffsetForLeaderEpochResponsePartition(
+            error_code=ErrorCode.NONE,
+            partition=part.partition,
+            leader_epoch=epoch,
+            end_offset=end_offset,
+        )
+
+
+def _check_topic_id(replica: Replica, topic_id: str) -> None:
+    if topic_id not in (ZERO_UUID, replica.topic_id) and replica.topic_id != ZERO_UUID:
+        raise InconsistentTopicIdError(
+            f"{replica.topic_partition} has topic id {replica.topic_id}, not {topic_id}"
+        )
+
+
+def _answer(
+    w: Wanted,
+    log: Log,
+    *,
+    records: Buffer | None = None,
+    diverging: FetchResponseDivergingEpoch | None = None,
+) -> FetchResponsePartition:
+    return FetchResponsePartition(
+        partition_index=w.part.partition,
+        error_code=ErrorCode.NONE,
+        high_watermark=log.high_watermark,
+        last_stable_offset=log.high_watermark,
+        log_start_offset=log.log_start_offset,
+        diverging_epoch=diverging if diverging is not None else FetchResponseDivergingEpoch(),
+        records=memoryview(records) if records is not None else None,
+    )
