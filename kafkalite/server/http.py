@@ -24,6 +24,7 @@ from aiohttp import ClientConnectionResetError, web
 from aiohttp.web_protocol import RequestHandler
 
 from kafkalite.edge import Buffer, Handler, HttpReply, HttpRequest
+from kafkalite.protocol.errors import ErrorCode
 
 _logger = logging.getLogger(__name__)
 
@@ -31,8 +32,6 @@ READ_BUFFER_BYTES: Final = 1 << 20
 JOIN_BELOW_BYTES: Final = 64 * 1024
 """Replies up to this size are joined into one buffer: the copy costs less than further writes."""
 
-_INVALID_REQUEST: Final = 42
-_UNKNOWN_SERVER_ERROR: Final = -1
 _NO_QUERY: Final[Mapping[str, Sequence[str]]] = {}
 _NO_BODY: Final = memoryview(b"")
 
@@ -94,7 +93,8 @@ class AiohttpListening:
                 # would reset the connection, and the client would never see why.
                 lingering_time=2.0,
             ),
-            shutdown_timeout=1.0,
+            # By then the handlers were cancelled; what is left only drains refused bodies.
+            shutdown_timeout=0.05,
         )
         self._port = 0
 
@@ -136,13 +136,14 @@ class AiohttpListening:
         try:
             body = await self._read_body(request)
         except _BodyTooLarge:
-            message = f"the body is over socket.request.max.bytes ({self._max_body_bytes})"
-            return _refusal(413, _INVALID_REQUEST, "INVALID_REQUEST", message, close=True)
+            why = f"the body is over socket.request.max.bytes ({self._max_body_bytes})"
+            return _refusal(413, why, request)
         except _BodyStalled:
-            message = f"no further byte of the body came for {self._body_timeout_s:g} s"
-            return _refusal(408, _INVALID_REQUEST, "INVALID_REQUEST", message, close=True)
+            return _refusal(408, f"no further byte of the body came for {self._body_timeout_s:g} s", request)
         except web.RequestPayloadError as error:
-            return _refusal(400, _INVALID_REQUEST, "INVALID_REQUEST", f"bad body: {error}", close=True)
+            return _refusal(400, f"bad body: {error}", request)
+        except ConnectionError:
+            return web.Response()  # The client left in the middle of its body; nobody waits for this.
         path, _, query = request.raw_path.partition("?")
         reply = await self._handler(
             HttpRequest(
@@ -211,12 +212,10 @@ class _Connection(RequestHandler):
         if status == 400:
             # aiohttp's text quotes the bytes over several lines; the first one says what is wrong.
             why = (message or "").strip().splitlines()
-            return _refusal(
-                400, _INVALID_REQUEST, "INVALID_REQUEST", why[0] if why else "not HTTP/1.1", close=True
-            )
+            return _refusal(400, why[0] if why else "not HTTP/1.1")
         _logger.error("a request failed outside its handler", exc_info=exc)
         kind = type(exc).__name__ if exc is not None else "the server failed"
-        return _refusal(500, _UNKNOWN_SERVER_ERROR, "UNKNOWN_SERVER_ERROR", kind, close=True)
+        return _refusal(500, kind, code=ErrorCode.UNKNOWN_SERVER_ERROR)
 
 
 class _Unbuffered(web.StreamResponse):
@@ -280,11 +279,22 @@ def _peer(request: web.BaseRequest) -> str:
     return f"{name[0]}:{name[1]}" if name else ""
 
 
-def _refusal(status: int, code: int, error: str, message: str, *, close: bool) -> web.Response:
-    body = {"error_code": code, "error": error, "field": None, "message": message}
-    response = web.Response(
-        status=status, headers=_headers({"Content-Type": "application/json"}), body=json.dumps(body).encode()
-    )
-    if close:
-        response.force_close()
+def _refusal(
+    status: int,
+    message: str,
+    request: web.BaseRequest | None = None,
+    *,
+    code: ErrorCode = ErrorCode.INVALID_REQUEST,
+) -> web.Response:
+    """An answer in the protocol's words, after which the connection is closed.
+
+    What else the client sent on it cannot be told from the rest of what was refused.
+    """
+    body = {"error_code": int(code), "error": code.name, "field": None, "message": message}
+    headers = {"Content-Type": "application/json"}
+    correlation_id = request.headers.get("X-Correlation-Id") if request is not None else None
+    if correlation_id is not None:
+        headers["X-Correlation-Id"] = correlation_id
+    response = web.Response(status=status, headers=_headers(headers), body=json.dumps(body).encode())
+    response.force_close()
     return response
