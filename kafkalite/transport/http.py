@@ -19,7 +19,7 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, cast
 
 import httptools
 
@@ -208,8 +208,7 @@ class _Connection(asyncio.Protocol):
     # asyncio calls these.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass of it.
         sock = transport.get_extra_info("socket")
         if sock is not None:
             # A request is written whole; waiting to merge it with a next one only delays it.
