@@ -206,8 +206,8 @@ class _Client(KazooClient):  # type: ignore[misc]
     """Why the session is over, once it is."""
     refused = False
     """Whether the server refused the credentials."""
-    on_end: Callable[[], None]
-    """Called on kazoo's thread when the session is over."""
+    on_change: Callable[[str], None]
+    """Called on kazoo's thread with each change of its state."""
 
     def _session_callback(self, state: Any) -> None:
         if state in (KeeperState.EXPIRED_SESSION, KeeperState.AUTH_FAILED, KeeperState.CLOSED):
@@ -219,11 +219,14 @@ class _Client(KazooClient):  # type: ignore[misc]
                 }.get(state, "the connection was shut down")
             # Before kazoo forgets the session's id: from here on it connects no more.
             self._stopped.set()
-            super()._session_callback(state)
-            # kazoo tells no listener of an end before the first connection.
-            self.on_end()
-        else:
-            super()._session_callback(state)
+            self.on_change(KazooState.LOST)
+        elif state == KeeperState.CONNECTED:
+            self.on_change(KazooState.CONNECTED)
+        elif self._state == KeeperState.CONNECTED:
+            # Told before kazoo fails what is in flight: whoever is told of a lost connection and tries
+            # again must find the session waiting for the next one.
+            self.on_change(KazooState.SUSPENDED)
+        super()._session_callback(state)
 
     def end(self, *, gracefully: bool) -> None:
         """End the session if it still lives, and free what the client holds. Blocks."""
@@ -350,8 +353,7 @@ class Session:
             logger=client.logger,
             sasl_options=None if config.sasl is None else dict(config.sasl),
         )
-        client.add_listener(self._kazoo_state)
-        client.on_end = lambda: self._kazoo_state(KazooState.LOST)
+        client.on_change = self._kazoo_state
         return client
 
     # -------------------------------------------------------------------------- the session
