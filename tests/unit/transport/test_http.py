@@ -11,7 +11,6 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import pytest
-import uvloop
 from aiohttp import web
 
 from kafkalite.common import Address
@@ -77,12 +76,6 @@ class Server:
             yield Address(*server.sockets[0].getsockname()[:2])
         finally:
             server.close()
-
-
-@pytest.fixture(params=["asyncio", "uvloop"])
-def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLoopPolicy:
-    """Both loops: they differ in what they hand to a protocol and in how they lose connections."""
-    return uvloop.EventLoopPolicy() if request.param == "uvloop" else asyncio.DefaultEventLoopPolicy()
 
 
 @pytest.fixture
