@@ -4,10 +4,11 @@ from kafkalite.protocol.message import Int16, Int32, Int64, Message
 
 
 class AllocateProducerIdsRequest(Message, frozen=True, kw_only=True):
-    """See the module."""
+    """The request; see the module."""
 
     broker_id: Int32
     broker_epoch: Int64 = -1
+    """The epoch of the broker's present registration; another gets STALE_BROKER_EPOCH."""
 
 
 class AllocateProducerIdsResponse(Message, frozen=True, kw_only=True):
@@ -16,4 +17,6 @@ class AllocateProducerIdsResponse(Message, frozen=True, kw_only=True):
     throttle_time_ms: Int32
     error_code: Int16
     producer_id_start: Int64
+    """The first id of the block."""
     producer_id_len: Int32
+    """How many ids the block has."""

@@ -4,10 +4,12 @@ from kafkalite.protocol.message import Int16, Int32, Int64, Message
 
 
 class ControlledShutdownRequest(Message, frozen=True, kw_only=True):
-    """See the module."""
+    """The request; see the module."""
 
     broker_id: Int32
+    """Who wants to stop."""
     broker_epoch: Int64 = -1
+    """The epoch of its present registration; another gets STALE_BROKER_EPOCH."""
 
 
 class ControlledShutdownResponseRemainingPartition(Message, frozen=True, kw_only=True):
@@ -22,3 +24,4 @@ class ControlledShutdownResponse(Message, frozen=True, kw_only=True):
 
     error_code: Int16
     remaining_partitions: list[ControlledShutdownResponseRemainingPartition]
+    """What it still leads, since no other replica in sync is alive."""

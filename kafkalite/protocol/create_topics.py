@@ -9,6 +9,7 @@ class CreateTopicsAssignment(Message, frozen=True, kw_only=True):
 
     partition_index: Int32
     broker_ids: list[Int32]
+    """The replicas in order of preference; the first is the preferred leader."""
 
 
 class CreateTopicsConfig(Message, frozen=True, kw_only=True):
@@ -16,6 +17,7 @@ class CreateTopicsConfig(Message, frozen=True, kw_only=True):
 
     name: str
     value: str | None = None
+    """None resets it to the default."""
 
 
 class CreateTopicsTopic(Message, frozen=True, kw_only=True):
@@ -23,17 +25,22 @@ class CreateTopicsTopic(Message, frozen=True, kw_only=True):
 
     name: str
     num_partitions: Int32
+    """-1 for the broker's `num.partitions`, or where `assignments` says it."""
     replication_factor: Int16
+    """-1 for the broker's `default.replication.factor`, or where `assignments` says it."""
     assignments: list[CreateTopicsAssignment]
+    """Replicas chosen by hand; empty to let the controller place them."""
     configs: list[CreateTopicsConfig]
 
 
 class CreateTopicsRequest(Message, frozen=True, kw_only=True):
-    """See the module."""
+    """The request; see the module."""
 
     topics: list[CreateTopicsTopic]
     timeout_ms: Int32 = 60000
+    """How long to wait until the topics' leaders are known; the topics stay if it runs out."""
     validate_only: bool = False
+    """Check everything, create nothing."""
 
 
 class CreateTopicsResponseConfig(Message, frozen=True, kw_only=True):
@@ -43,7 +50,9 @@ class CreateTopicsResponseConfig(Message, frozen=True, kw_only=True):
     value: str | None = None
     read_only: bool = False
     config_source: Int8 = -1
+    """1 topic, 2 broker (dynamic), 3 all brokers (dynamic), 4 broker's file, 5 default."""
     is_sensitive: bool = False
+    """The value is a secret and left out."""
 
 
 class CreateTopicsResponseTopic(Message, frozen=True, kw_only=True):
@@ -54,6 +63,7 @@ class CreateTopicsResponseTopic(Message, frozen=True, kw_only=True):
     error_code: Int16
     error_message: str | None = None
     topic_config_error_code: Int16 = 0
+    """Why the configs are not shown, where they are not."""
     num_partitions: Int32 = -1
     replication_factor: Int16 = -1
     configs: list[CreateTopicsResponseConfig] = []

@@ -4,10 +4,11 @@ from kafkalite.protocol.message import Int8, Int16, Int32, Message
 
 
 class DescribeClusterRequest(Message, frozen=True, kw_only=True):
-    """See the module."""
+    """The request; see the module."""
 
     include_cluster_authorized_operations: bool
     endpoint_type: Int8 = 1
+    """1 brokers, 2 controllers (which a ZooKeeper-era cluster does not have apart)."""
 
 
 class DescribeClusterResponseBroker(Message, frozen=True, kw_only=True):
@@ -28,5 +29,7 @@ class DescribeClusterResponse(Message, frozen=True, kw_only=True):
     endpoint_type: Int8 = 1
     cluster_id: str
     controller_id: Int32 = -1
+    """-1 where no controller is known."""
     brokers: list[DescribeClusterResponseBroker]
     cluster_authorized_operations: Int32 = -(2**31)
+    """A bit for each operation; -2**31 where it was not asked for."""

@@ -7,15 +7,19 @@ class DescribeConfigsResource(Message, frozen=True, kw_only=True):
     """One element of `resources`."""
 
     resource_type: Int8
+    """2 topic, 4 broker."""
     resource_name: str
+    """The topic, or the broker id as text; "" for the dynamic default of all brokers."""
     configuration_keys: list[str] | None = None
+    """The names wanted; None for all."""
 
 
 class DescribeConfigsRequest(Message, frozen=True, kw_only=True):
-    """See the module."""
+    """The request; see the module."""
 
     resources: list[DescribeConfigsResource]
     include_synonyms: bool = False
+    """Also every place a value could come from, nearest first."""
     include_documentation: bool = False
 
 
@@ -25,6 +29,7 @@ class DescribeConfigsResponseSynonym(Message, frozen=True, kw_only=True):
     name: str = ""
     value: str | None = None
     source: Int8 = 0
+    """Numbered as `config_source`."""
 
 
 class DescribeConfigsResponseConfig(Message, frozen=True, kw_only=True):
@@ -32,11 +37,15 @@ class DescribeConfigsResponseConfig(Message, frozen=True, kw_only=True):
 
     name: str
     value: str | None = None
+    """None for a secret, and for a config that has no value."""
     read_only: bool
+    """Cannot be changed while the broker runs."""
     config_source: Int8 = -1
+    """1 topic, 2 broker (dynamic), 3 all brokers (dynamic), 4 broker's file, 5 default."""
     is_sensitive: bool
     synonyms: list[DescribeConfigsResponseSynonym] = []
     config_type: Int8 = 0
+    """1 boolean, 2 string, 3 int, 4 short, 5 long, 6 double, 7 list, 8 class, 9 password."""
     documentation: str | None = None
 
 

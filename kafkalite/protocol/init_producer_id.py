@@ -4,11 +4,14 @@ from kafkalite.protocol.message import Int16, Int32, Int64, Message
 
 
 class InitProducerIdRequest(Message, frozen=True, kw_only=True):
-    """See the module."""
+    """The request; see the module."""
 
     transactional_id: str | None = None
+    """None for a producer that is only idempotent."""
     transaction_timeout_ms: Int32
+    """After which the coordinator aborts a transaction left open."""
     producer_id: Int64 = -1
+    """The id that the producer has and wants a new epoch for; -1 for none."""
     producer_epoch: Int16 = -1
 
 
@@ -19,3 +22,4 @@ class InitProducerIdResponse(Message, frozen=True, kw_only=True):
     error_code: Int16
     producer_id: Int64 = -1
     producer_epoch: Int16
+    """Higher than of any earlier producer with this id."""

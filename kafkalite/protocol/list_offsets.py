@@ -9,6 +9,7 @@ class ListOffsetsPartition(Message, frozen=True, kw_only=True):
     partition_index: Int32
     current_leader_epoch: Int32 = -1
     timestamp: Int64
+    """Milliseconds: the first record not earlier; -1 latest, -2 earliest, -3 the largest timestamp's."""
 
 
 class ListOffsetsTopic(Message, frozen=True, kw_only=True):
@@ -19,10 +20,12 @@ class ListOffsetsTopic(Message, frozen=True, kw_only=True):
 
 
 class ListOffsetsRequest(Message, frozen=True, kw_only=True):
-    """See the module."""
+    """The request; see the module."""
 
     replica_id: Int32
+    """-1 a consumer, -2 for debugging, else the follower's broker id."""
     isolation_level: Int8 = 0
+    """"Latest" means: 0 the high watermark, 1 the last stable offset."""
     topics: list[ListOffsetsTopic]
 
 
@@ -32,8 +35,11 @@ class ListOffsetsResponsePartition(Message, frozen=True, kw_only=True):
     partition_index: Int32
     error_code: Int16
     timestamp: Int64 = -1
+    """The found record's; -1 where none was looked for or found."""
     offset: Int64 = -1
+    """-1 where no record is late enough."""
     leader_epoch: Int32 = -1
+    """The leader epoch of the record found; -1 if not known."""
 
 
 class ListOffsetsResponseTopic(Message, frozen=True, kw_only=True):

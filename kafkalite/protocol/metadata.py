@@ -9,13 +9,16 @@ class MetadataTopic(Message, frozen=True, kw_only=True):
 
     topic_id: Uuid = ZERO_UUID
     name: str | None
+    """None to ask by `topic_id`."""
 
 
 class MetadataRequest(Message, frozen=True, kw_only=True):
-    """See the module."""
+    """The request; see the module."""
 
     topics: list[MetadataTopic] | None = None
+    """None for all topics, [] for none."""
     allow_auto_topic_creation: bool = True
+    """Whether an unknown topic may be created, where the broker allows that."""
     include_topic_authorized_operations: bool = False
 
 
@@ -34,10 +37,13 @@ class MetadataResponsePartition(Message, frozen=True, kw_only=True):
     error_code: Int16
     partition_index: Int32
     leader_id: Int32
+    """-1 where nobody leads."""
     leader_epoch: Int32 = -1
     replica_nodes: list[Int32]
+    """In order of preference."""
     isr_nodes: list[Int32]
     offline_replicas: list[Int32] = []
+    """Those on dead brokers or failed log directories."""
 
 
 class MetadataResponseTopic(Message, frozen=True, kw_only=True):
@@ -49,6 +55,7 @@ class MetadataResponseTopic(Message, frozen=True, kw_only=True):
     is_internal: bool = False
     partitions: list[MetadataResponsePartition]
     topic_authorized_operations: Int32 = -(2**31)
+    """A bit for each operation; -2**31 where it was not asked for."""
 
 
 class MetadataResponse(Message, frozen=True, kw_only=True):
@@ -58,4 +65,5 @@ class MetadataResponse(Message, frozen=True, kw_only=True):
     brokers: list[MetadataResponseBroker]
     cluster_id: str | None = None
     controller_id: Int32 = -1
+    """-1 where no controller is known."""
     topics: list[MetadataResponseTopic]

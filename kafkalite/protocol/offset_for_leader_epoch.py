@@ -8,7 +8,9 @@ class OffsetForLeaderEpochPartition(Message, frozen=True, kw_only=True):
 
     partition: Int32
     current_leader_epoch: Int32 = -1
+    """The leader epoch that the asker knows, to be fenced by; -1 for none."""
     leader_epoch: Int32
+    """The epoch whose end is wanted."""
 
 
 class OffsetForLeaderEpochTopic(Message, frozen=True, kw_only=True):
@@ -19,9 +21,10 @@ class OffsetForLeaderEpochTopic(Message, frozen=True, kw_only=True):
 
 
 class OffsetForLeaderEpochRequest(Message, frozen=True, kw_only=True):
-    """See the module."""
+    """The request; see the module."""
 
     replica_id: Int32 = -2
+    """-1 a consumer, -2 for debugging, else the follower's broker id."""
     topics: list[OffsetForLeaderEpochTopic]
 
 
@@ -31,7 +34,9 @@ class OffsetForLeaderEpochResponsePartition(Message, frozen=True, kw_only=True):
     error_code: Int16
     partition: Int32
     leader_epoch: Int32 = -1
+    """The largest epoch not above the one asked for; -1 if there is none."""
     end_offset: Int64 = -1
+    """Where that epoch ended (exclusive); -1 if there is none."""
 
 
 class OffsetForLeaderEpochResponseTopic(Message, frozen=True, kw_only=True):

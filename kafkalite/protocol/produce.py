@@ -8,6 +8,7 @@ class ProducePartition(Message, frozen=True, kw_only=True):
 
     index: Int32
     records: memoryview | None = None
+    """One batch."""
 
 
 class ProduceTopic(Message, frozen=True, kw_only=True):
@@ -18,11 +19,14 @@ class ProduceTopic(Message, frozen=True, kw_only=True):
 
 
 class ProduceRequest(Message, frozen=True, kw_only=True):
-    """See the module."""
+    """The request; see the module."""
 
     transactional_id: str | None = None
+    """None unless the batches are transactional."""
     acks: Int16
+    """0 after the local append, without an offset; 1 after the local append; -1 when all in sync have it."""
     timeout_ms: Int32
+    """How long to wait for the replicas in sync."""
     topic_data: list[ProduceTopic]
 
 
@@ -30,6 +34,7 @@ class ProduceResponseRecordError(Message, frozen=True, kw_only=True):
     """One element of `record_errors`."""
 
     batch_index: Int32 = 0
+    """The record's index in its batch."""
     batch_index_error_message: str | None = None
 
 
@@ -37,6 +42,7 @@ class ProduceResponseCurrentLeader(Message, frozen=True, kw_only=True):
     """One element of `current_leader`."""
 
     leader_id: Int32 = -1
+    """Who leads now, so that the producer need not fetch metadata first; -1 if not known."""
     leader_epoch: Int32 = -1
 
 
@@ -46,9 +52,12 @@ class ProduceResponsePartition(Message, frozen=True, kw_only=True):
     index: Int32
     error_code: Int16
     base_offset: Int64
+    """The offset of the batch's first record; -1 with an error or `acks` 0."""
     log_append_time_ms: Int64 = -1
+    """The records' timestamp, where the topic sets it; else -1."""
     log_start_offset: Int64 = -1
     record_errors: list[ProduceResponseRecordError] = []
+    """The records that the batch was refused for, where single ones are to blame."""
     error_message: str | None = None
     current_leader: ProduceResponseCurrentLeader = ProduceResponseCurrentLeader()
 

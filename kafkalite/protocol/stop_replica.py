@@ -8,7 +8,9 @@ class StopReplicaPartition(Message, frozen=True, kw_only=True):
 
     partition_index: Int32 = 0
     leader_epoch: Int32 = -1
+    """-1 for none, -2 for a topic being deleted: no fencing then."""
     delete_partition: bool = False
+    """Delete the log too."""
 
 
 class StopReplicaTopic(Message, frozen=True, kw_only=True):
@@ -19,12 +21,13 @@ class StopReplicaTopic(Message, frozen=True, kw_only=True):
 
 
 class StopReplicaRequest(Message, frozen=True, kw_only=True):
-    """See the module."""
+    """The request; see the module."""
 
     controller_id: Int32
     is_kraft_controller: bool = False
     controller_epoch: Int32
     broker_epoch: Int64 = -1
+    """The epoch that the controller knows the receiver by; an older one gets STALE_BROKER_EPOCH."""
     topic_states: list[StopReplicaTopic] = []
 
 

@@ -10,11 +10,14 @@ class UpdateMetadataPartition(Message, frozen=True, kw_only=True):
     partition_index: Int32
     controller_epoch: Int32
     leader: Int32
+    """-1 for none, -2 while the topic is being deleted."""
     leader_epoch: Int32
     isr: list[Int32]
     zk_version: Int32
+    """The version of the partition's `state` znode."""
     replicas: list[Int32]
     offline_replicas: list[Int32] = []
+    """Those on dead brokers or failed log directories."""
 
 
 class UpdateMetadataTopic(Message, frozen=True, kw_only=True):
@@ -32,6 +35,7 @@ class UpdateMetadataEndpoint(Message, frozen=True, kw_only=True):
     host: str = ""
     listener: str = ""
     security_protocol: Int16 = 0
+    """0 PLAINTEXT, 1 SSL, 2 SASL_PLAINTEXT, 3 SASL_SSL."""
 
 
 class UpdateMetadataLiveBroker(Message, frozen=True, kw_only=True):
@@ -43,15 +47,18 @@ class UpdateMetadataLiveBroker(Message, frozen=True, kw_only=True):
 
 
 class UpdateMetadataRequest(Message, frozen=True, kw_only=True):
-    """See the module."""
+    """The request; see the module."""
 
     controller_id: Int32
     is_kraft_controller: bool = False
     type: Int8 = 0
+    """0 unspecified, 1 incremental, 2 all there is."""
     controller_epoch: Int32
     broker_epoch: Int64 = -1
+    """The epoch that the controller knows the receiver by; an older one gets STALE_BROKER_EPOCH."""
     topic_states: list[UpdateMetadataTopic] = []
     live_brokers: list[UpdateMetadataLiveBroker]
+    """All of them, each time."""
 
 
 class UpdateMetadataResponse(Message, frozen=True, kw_only=True):
