@@ -1,0 +1,54 @@
+"""Clients of a kafkalite cluster: a producer, a consumer, and an admin client, for asyncio.
+
+:class:`Producer` and :class:`Consumer` have the argument and method names of aiokafka's, and their meaning;
+:class:`AdminClient` creates and describes. All three stand on :mod:`.cluster` (whom to ask, and fresh
+metadata) and are rules (pure: :mod:`.metadata`, :mod:`.accumulator`, :mod:`.partitioner`, :mod:`.subscription`)
+under a shell of tasks (:mod:`.sender`, :mod:`.producer`, :mod:`.consumer`, :mod:`.admin`).
+
+What they promise: every `send` ends in metadata or an error within `delivery_timeout_ms`; with idempotence (the
+default) an acknowledged record is in the log at exactly one offset; order within a partition is that of the
+`send` calls; a consumer's position moves only with what it handed out.
+
+Errors are the classes of :mod:`kafkalite.protocol.errors` (named after Kafka's) and those of :mod:`.errors`.
+No broker code is imported here.
+"""
+
+from kafkalite.client import errors
+from kafkalite.client.accumulator import Delivery
+from kafkalite.client.admin import (
+    AdminClient,
+    ClusterDescription,
+    ConfigEntry,
+    ConfigResource,
+    ConfigResourceType,
+    ConfigSource,
+    CreatedTopic,
+    NewTopic,
+    OffsetSpec,
+    TopicDescription,
+)
+from kafkalite.client.consumer import Consumer
+from kafkalite.client.producer import Producer
+from kafkalite.client.records import ConsumerRecord, OffsetAndTimestamp, RecordMetadata
+from kafkalite.common import TopicPartition
+
+__all__ = [
+    "AdminClient",
+    "ClusterDescription",
+    "ConfigEntry",
+    "ConfigResource",
+    "ConfigResourceType",
+    "ConfigSource",
+    "Consumer",
+    "ConsumerRecord",
+    "CreatedTopic",
+    "Delivery",
+    "NewTopic",
+    "OffsetAndTimestamp",
+    "OffsetSpec",
+    "Producer",
+    "RecordMetadata",
+    "TopicDescription",
+    "TopicPartition",
+    "errors",
+]

@@ -37,7 +37,8 @@ from kafkalite.protocol.describe_configs import (
 )
 from kafkalite.protocol.errors import BrokerError, ErrorCode, error_for
 from kafkalite.protocol.metadata import MetadataRequest, MetadataResponse, MetadataTopic
-from kafkalite.transport import HttpTransport, rpc
+from kafkalite.transport import rpc
+from kafkalite.transport.http import HttpTransport
 
 T = TypeVar("T")
 
@@ -502,7 +503,9 @@ def _configs(answer: DescribeConfigsResponse) -> dict[ConfigResource, dict[str, 
                 ConfigSource(max(config.config_source, 0)),
                 config.read_only,
                 config.is_sensitive,
-                tuple(ConfigSynonym(s.name, s.value, ConfigSource(max(s.source, 0))) for s in config.synonyms),
+                tuple(
+                    ConfigSynonym(s.name, s.value, ConfigSource(max(s.source, 0))) for s in config.synonyms
+                ),
                 config.documentation,
             )
             for config in result.configs

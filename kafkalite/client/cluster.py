@@ -15,7 +15,7 @@ import asyncio
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final, NoReturn, TypeVar
 
 from kafkalite.client.errors import Attempt, ClientTimeoutError, ClusterUnreachableError
 from kafkalite.client.metadata import Metadata, Node
@@ -156,26 +156,19 @@ class Cluster:
     async def refreshed(self) -> None:
         """Wait for an answer to a metadata request that was sent after this call.
 
-        Waits as long as it takes; bound it from outside with :meth:`within`.
+        Waits as long as it takes; the caller bounds it.
         """
         self.request_refresh()
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((self._asked, future))
         await future
 
-    async def within(self, timeout_ms: float, what: str, work: Callable[[], object]) -> None:
-        """Refresh until ``work()`` is true.
+    @property
+    def is_failing(self) -> bool:
+        """Whether nobody answered the last metadata request."""
+        return self._failed_rounds > 0
 
-        Raises ClusterUnreachableError or ClientTimeoutError, naming ``what``, after ``timeout_ms``.
-        """
-        try:
-            async with asyncio.timeout(timeout_ms / 1000):
-                while not work():
-                    await self.refreshed()
-        except TimeoutError:
-            self.raise_timeout(what, timeout_ms)
-
-    def raise_timeout(self, what: str, timeout_ms: float) -> None:
+    def raise_timeout(self, what: str, timeout_ms: float) -> NoReturn:
         """Raise what fits when time ran out: nobody reachable, or only the wrong answers."""
         message = f"{what} within {timeout_ms:g} ms"
         if self._failed_rounds:
@@ -245,8 +238,11 @@ class Cluster:
                 answer = await self.ask_address(
                     address, request, response, lane="control", timeout_ms=timeout_ms or short
                 )
-            except (ConnectionFailed, rpc.RequestRefused):
+            except ConnectionFailed:
                 continue  # Remembered per address by ask_address.
+            except rpc.RequestRefused as error:
+                self._failed(address, str(error))
+                continue
             self._failed_rounds = 0
             return answer
         self._failed_rounds += 1
@@ -279,13 +275,17 @@ class Cluster:
                 lane=lane,
                 timeout_ms=timeout_ms,
                 client_id=self.client_id,
-                correlation_id=self._correlation,
+                correlation_id=str(self._correlation),
             )
         except ConnectionFailed as error:
             self._failed(address, error.reason)
             raise
-        except rpc.RequestRefused as error:
+        except rpc.UnreadableAnswer as error:
             self._failed(address, str(error))
+            raise ConnectionFailed(address, str(error)) from error
+        except rpc.RequestRefused as error:
+            if error.status == 503:
+                self._failed(address, str(error))
             raise
         self._failures.pop(address, None)
         assert isinstance(answer, response)

@@ -158,12 +158,16 @@ def hint(attempts: Sequence[Attempt], advertised: Sequence[str]) -> str:
     if "503" in errors:
         return "a broker answers, but does not serve yet or no more: it starts, stops, or has lost ZooKeeper."
     if "resolve" in errors or "getaddrinfo" in errors or "name or service" in errors:
-        return "a host name does not resolve on this machine: check bootstrap_servers and advertised.listeners."
+        return (
+            "a host name does not resolve on this machine: check bootstrap_servers and advertised.listeners."
+        )
     if advertised:
         return (
             "the cluster was reached before: either its brokers are down, or the addresses it advertises "
             "(advertised.listeners) cannot be reached from this machine."
         )
     if "timed out" in errors or "timeout" in errors:
-        return "nothing answers there in time: check the address, a firewall, or whether the broker is paused."
+        return (
+            "nothing answers there in time: check the address, a firewall, or whether the broker is paused."
+        )
     return "is the cluster running, and is that its address? `kafkalite cluster status` tells both."

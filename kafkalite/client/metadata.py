@@ -73,7 +73,7 @@ class Metadata:
         self.controller_id = NO_NODE
         self.nodes: dict[int, Node] = {}
         self.topics: dict[str, TopicInfo] = {}
-        self.topic_errors: dict[str, ErrorCode] = {}
+        self.topic_errors: dict[str, int] = {}
         """Why a topic that was asked for is not in :attr:`topics`, as of the last answer about it."""
         self._leaders: dict[TopicPartition, PartitionInfo] = {}
 
@@ -112,7 +112,7 @@ class Metadata:
         return changed
 
     def _update_topic(self, name: str, topic: MetadataResponseTopic) -> bool:
-        error = ErrorCode(topic.error_code)
+        error = topic.error_code
         if error not in (ErrorCode.NONE, ErrorCode.LEADER_NOT_AVAILABLE):
             self.topic_errors[name] = error
             return self._forget(name)

@@ -66,10 +66,10 @@ async def list_offsets(
                 elif any(cluster.metadata.leader_of(tp) is None for tp in missing):
                     await cluster.refreshed()
                 rounds += 1
-                groups, error = _by_leader(cluster, missing)
+                groups, error = by_leader(cluster, missing)
                 last_error = error or last_error
                 answers = await asyncio.gather(
-                    *(_ask(cluster, node, group, isolation_level) for node, group in groups)
+                    *(ask_leader(cluster, node, group, isolation_level) for node, group in groups)
                 )
                 for part, error in answers:
                     found.update(part)
@@ -82,7 +82,7 @@ async def list_offsets(
     return found
 
 
-def _by_leader(
+def by_leader(
     cluster: Cluster, wanted: Mapping[TopicPartition, int]
 ) -> tuple[list[tuple[Node, dict[TopicPartition, int]]], BrokerError | None]:
     """Group ``wanted`` by leader; partitions without one are left out, and why is the second result."""
@@ -102,7 +102,7 @@ def _by_leader(
     return list(groups.values()), error
 
 
-async def _ask(
+async def ask_leader(
     cluster: Cluster, node: Node, wanted: Mapping[TopicPartition, int], isolation_level: int
 ) -> tuple[dict[TopicPartition, FoundOffset], BrokerError | None]:
     """Ask one leader; return what it answered, and the last retriable error among the rest."""
