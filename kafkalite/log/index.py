@@ -95,8 +95,10 @@ class _Index:
             self._second.append(second)
 
     def _get(self, index: int, *, wait: bool = True) -> tuple[int, int]:
-        if self._first is not None and self._second is not None:
-            return self._first[index], self._second[index]
+        # Looked at once: the loop may seal the segment while a thread searches it.
+        memory = self._first, self._second
+        if memory[0] is not None and memory[1] is not None:
+            return memory[0][index], memory[1][index]
         data = self._read(index, 1, wait)
         first, second = self._entry.unpack(data)
         return first, second
