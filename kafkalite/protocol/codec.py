@@ -234,10 +234,10 @@ def _parse(name: str, text: str, kind: msgspec.inspect.Type) -> Any:
         try:
             return int(text)
         except ValueError:
-            raise SchemaError(name, f"expected int, got {text!r}") from None
+            raise SchemaError(name, f"expected int, got {text[:40]!r}") from None
     if isinstance(kind, msgspec.inspect.BoolType):
         if text.lower() not in ("true", "1", "false", "0"):
-            raise SchemaError(name, f"expected true or false, got {text!r}")
+            raise SchemaError(name, f"expected true or false, got {text[:40]!r}")
         return text.lower() in ("true", "1")
     return text
 

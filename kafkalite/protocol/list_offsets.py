@@ -25,7 +25,7 @@ class ListOffsetsRequest(Message, frozen=True, kw_only=True):
     replica_id: Int32
     """-1 a consumer, -2 for debugging, else the follower's broker id."""
     isolation_level: Int8 = 0
-    """"Latest" means: 0 the high watermark, 1 the last stable offset."""
+    """What the latest offset is: 0 the high watermark, 1 the last stable offset."""
     topics: list[ListOffsetsTopic]
 
 
