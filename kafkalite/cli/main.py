@@ -69,7 +69,9 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, e.help) for name, e in COMMANDS.items() if not e.hidden])
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
 @click.version_option(package_name="kafkalite", message="%(prog)s %(version)s")
 def kafkalite() -> None:
     """ZooKeeper-era Kafka in Python."""

@@ -23,7 +23,11 @@ def cluster_directory(given: Path | None) -> Path:
         return given
     here = Path(DEFAULT_NAME)
     root = checkout()
-    if root is not None and not (here / CLUSTER_FILE).exists() and (root / DEFAULT_NAME / CLUSTER_FILE).exists():
+    if (
+        root is not None
+        and not (here / CLUSTER_FILE).exists()
+        and (root / DEFAULT_NAME / CLUSTER_FILE).exists()
+    ):
         return root / DEFAULT_NAME
     return here
 

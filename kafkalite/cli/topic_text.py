@@ -75,7 +75,9 @@ class Filters:
         )
 
 
-def describe(topics: Sequence[TopicView], filters: Filters, live: frozenset[int], *, talkative: bool) -> list[str]:
+def describe(
+    topics: Sequence[TopicView], filters: Filters, live: frozenset[int], *, talkative: bool
+) -> list[str]:
     """The lines of `--describe`; ``talkative`` adds the sentence for people."""
     lines = []
     for topic in topics:

@@ -28,6 +28,7 @@ from kafkalite.cluster import ports, zookeeper
 from kafkalite.cluster.layout import HOST, BadLayout, Kind, Layout, NoCluster, Node
 from kafkalite.cluster.process import ProcessId, Running, recall, remember, start
 from kafkalite.cluster.view import ClusterView, read_view
+from kafkalite.server.config import BrokerConfig, ConfigError
 
 ProcessState = Literal["starting", "running", "paused", "stopped"]
 ClusterState = Literal["healthy", "degraded", "down"]
@@ -119,6 +120,7 @@ class Cluster:
                         )
                 changed = msgspec.structs.replace(layout, overrides={**layout.overrides, **overrides})
                 if changed != layout:
+                    check_overrides(changed, directory)
                     layout = changed
                     layouts.save(layout, directory)
                     say("The new overrides hold for each broker from its next start on.")
@@ -129,9 +131,8 @@ class Cluster:
         with ports.reserved(
             directory, layouts.ports_needed(brokers=brokers, zookeepers=zookeepers)
         ) as chosen:
-            layout = layouts.plan(
-                brokers=brokers, zookeepers=zookeepers, overrides=overrides, ports=chosen
-            )
+            layout = layouts.plan(brokers=brokers, zookeepers=zookeepers, overrides=overrides, ports=chosen)
+            check_overrides(layout, directory)
             layouts.save(layout, directory)
         return layout
 
@@ -293,7 +294,7 @@ class Cluster:
             if process is None:
                 self._say(f"starting {node.name}")
                 if node.kind == "zookeeper":
-                    command = self._prepare_zookeeper(node, directory)
+                    command = self._prepare_zookeeper(node)
                 else:
                     command = self._prepare_broker(node, directory, patient=patient)
                 remember(start(command, directory=directory, log=log), self._process_file(node))
@@ -302,13 +303,28 @@ class Cluster:
                 process.send(signal.SIGCONT)
         return mark
 
+    def _prepare_zookeeper(self, node: Node) -> list[str]:
+        server = self._zookeeper_server(node)
+        installation = zookeeper.find_installation(os.environ)
+        zookeeper.write_configuration(server, [self._zookeeper_server(n) for n in self.layout.zookeepers])
+        return zookeeper.command(installation, server)
+
+    def _zookeeper_server(self, node: Node) -> zookeeper.Server:
+        return zookeeper.Server(
+            server_id=node.id,
+            directory=self.directory / node.name,
+            client_port=node.port,
+            quorum_port=node.quorum_port or 0,
+            election_port=node.election_port or 0,
+        )
+
     def _prepare_broker(self, node: Node, directory: Path, *, patient: bool) -> list[str]:
         properties = directory / "server.properties"
         layouts.write_whole(
             properties,
             layouts.properties_text(
                 layouts.server_properties(self.layout, node, self.directory),
-                comment=f"Written by `kafkalite cluster` for {node.name}; --override changes it for all brokers.",
+                comment=f"Written by `kafkalite cluster` for {node.name} whenever it starts.",
             ).encode(),
         )
         command = [sys.executable, "-m", "kafkalite.cli", "broker", "--config", str(properties)]
@@ -335,10 +351,12 @@ class Cluster:
             return False
         if node.kind == "broker":
             health = _get_json(node.port, "/v1/health")
-            return health is not None and health.get("broker_id") == node.id and health.get("state") == "RUNNING"
+            return (
+                health is not None and health.get("broker_id") == node.id and health.get("state") == "RUNNING"
+            )
         alive = sum(self.process(other) is not None for other in self.layout.zookeepers)
         if 2 * alive > len(self.layout.zookeepers):
-            return zookeeper.is_serving(HOST, node.port)
+            return asyncio.run(zookeeper.mode(self._zookeeper_server(node))) is not None
         return True  # Without a majority none of them can serve; that this one runs is all there is.
 
     def _process_status(self, node: Node, view: ClusterView | None) -> ProcessStatus:
@@ -411,6 +429,20 @@ class Cluster:
         if time.monotonic() > deadline:
             raise TimedOut(f"timed out waiting for {what}")
         time.sleep(_POLL_S)
+
+
+def check_overrides(layout: Layout, directory: Path) -> None:
+    """Refuse, before anything is started, what no broker could start with. Raises BadLayout."""
+    own = {"broker.id", "listeners", "log.dir", "log.dirs", "zookeeper.connect"} & layout.overrides.keys()
+    if own:
+        raise BadLayout(
+            f"--override {min(own)}: differs from broker to broker, and the cluster sets it itself"
+        )
+    properties = layouts.server_properties(layout, layout.brokers[0], directory)
+    try:
+        BrokerConfig.load(environ=os.environ, overrides=properties)
+    except ConfigError as error:
+        raise BadLayout(str(error)) from error
 
 
 @contextlib.contextmanager
