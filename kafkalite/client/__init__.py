@@ -2,12 +2,13 @@
 
 :class:`Producer` and :class:`Consumer` have the argument and method names of aiokafka's, and their meaning;
 :class:`AdminClient` creates and describes. All three stand on :mod:`.cluster` (whom to ask, and fresh
-metadata) and are rules (pure: :mod:`.metadata`, :mod:`.accumulator`, :mod:`.partitioner`, :mod:`.subscription`)
-under a shell of tasks (:mod:`.sender`, :mod:`.producer`, :mod:`.consumer`, :mod:`.admin`).
+metadata) and are rules (pure: :mod:`.metadata`, :mod:`.accumulator`, :mod:`.partitioner`,
+:mod:`.subscription`) under a shell of tasks (:mod:`.sender`, :mod:`.producer`, :mod:`.consumer`,
+:mod:`.admin`).
 
-What they promise: every `send` ends in metadata or an error within `delivery_timeout_ms`; with idempotence (the
-default) an acknowledged record is in the log at exactly one offset; order within a partition is that of the
-`send` calls; a consumer's position moves only with what it handed out.
+What they promise: every `send` ends in metadata or an error within `delivery_timeout_ms`; with idempotence
+(the default) an acknowledged record is in the log at exactly one offset; order within a partition is that
+of the `send` calls; a consumer's position moves only with what it handed out.
 
 Errors are the classes of :mod:`kafkalite.protocol.errors` (named after Kafka's) and those of :mod:`.errors`.
 No broker code is imported here.

@@ -238,7 +238,9 @@ class Batch:
 
     def identify(self, identity: Identity | None, base_sequence: int) -> None:
         """Give it an identity, or another one. Never for a batch that is uncertain or in flight."""
-        assert self.encoded is not None and not self.is_uncertain and self.flight is None
+        assert self.encoded is not None
+        assert not self.is_uncertain
+        assert self.flight is None
         self.identity = identity
         self.base_sequence = base_sequence
         if identity is not None:
@@ -284,10 +286,8 @@ class Delivery(msgspec.Struct, frozen=True, gc=False, eq=False):
     _index: int
 
     def __await__(self) -> Generator[object, None, RecordMetadata]:
-        batch, index = self._locate()
-        while not batch.done:
+        while not (batch := self._locate()[0]).done:
             yield from batch.settled().__await__()
-            batch, index = self._locate()
         return self.result()
 
     def done(self) -> bool:
@@ -436,12 +436,9 @@ class PartitionQueue:
 
     def put_back(self, batch: Batch) -> None:
         """Return a batch (or a part of one) to its place among those that wait."""
-        position = 0
-        for position, other in enumerate(self.waiting):  # noqa: B007 - short: what is retried is at the front.
-            if batch.order < other.order:
-                break
-        else:
-            position = len(self.waiting)
+        position = next(
+            (i for i, other in enumerate(self.waiting) if batch.order < other.order), len(self.waiting)
+        )
         self.waiting.insert(position, batch)
 
     def land(self, batch: Batch) -> None:

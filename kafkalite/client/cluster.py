@@ -64,7 +64,7 @@ def parse_bootstrap(servers: str | Sequence[str]) -> tuple[Address, ...]:
 
 def backoff_ms(failures: int, first_ms: int, max_ms: int, chance: random.Random) -> float:
     """How long to wait after the ``failures``-th failure in a row: doubling, ±20 % jitter (KIP-580)."""
-    base = first_ms * 2 ** min(failures - 1, 30)
+    base = first_ms << min(failures - 1, 30)
     return min(base, max_ms) * chance.uniform(0.8, 1.2)
 
 

@@ -2,10 +2,10 @@
 
 One loop a leader asks for all partitions it leads, as a long poll; what comes back waits in
 :mod:`.subscription` until it is handed out. A partition is asked for again when at most one answer of it
-waits. While a partition is left out for that reason, long polls for the others last no longer than it has been
-left out, so that it is never kept waiting for long when the caller catches up. A second task finds positions:
-by `auto_offset_reset`, and after a change of leader by asking the new one where the epoch of the last
-record read ended, which uncovers a log that was truncated behind the reader (KIP-320).
+waits. While a partition is left out for that reason, long polls for the others last no longer than it has
+been left out, so that it is never kept waiting for long when the caller catches up. A second task finds
+positions: by `auto_offset_reset`, and after a change of leader by asking the new one where the epoch of the
+last record read ended, which uncovers a log that was truncated behind the reader (KIP-320).
 """
 
 from __future__ import annotations
@@ -104,19 +104,19 @@ class Consumer:
         """Connect to nothing yet; ``topics`` are subscribed to.
 
         ``auto_offset_reset``: where to begin without a position, "latest", "earliest" or "none" (an error).
-        A fetch returns at ``fetch_min_bytes`` or after ``fetch_max_wait_ms``, with at most ``fetch_max_bytes``
-        in all and ``max_partition_fetch_bytes`` a partition (one batch may be larger). ``max_poll_records``
-        bounds `getmany`. ``isolation_level``: without transactions nothing is undecided below the high
-        watermark, so both levels read the same. ``exclude_internal_topics`` is about patterns.
-        ``default_api_timeout_ms`` bounds each look-up of offsets. Deserialisers get bytes; a missing key or
-        value stays None. ``transport``, ``clock`` and ``chance`` replace the network, time and entropy in
-        simulations.
+        A fetch returns at ``fetch_min_bytes`` or after ``fetch_max_wait_ms``, with at most
+        ``fetch_max_bytes`` in all and ``max_partition_fetch_bytes`` a partition (one batch may be larger).
+        ``max_poll_records`` bounds `getmany`. ``isolation_level``: without transactions nothing is
+        undecided below the high watermark, so both levels read the same. ``exclude_internal_topics`` is
+        about patterns. ``default_api_timeout_ms`` bounds each look-up of offsets. Deserialisers get bytes;
+        a missing key or value stays None. ``transport``, ``clock`` and ``chance`` replace the network, time
+        and entropy in simulations.
 
         Raises GroupsUnavailableError for a ``group_id``, ValueError for values that cannot be.
         """
         if group_id is not None:
             raise GroupsUnavailableError(
-                f"group_id {group_id!r}: this version of kafkalite has no consumer groups; leave group_id out and "
+                f"group_id {group_id!r}: this version of kafkalite has no consumer groups; leave it out and "
                 "subscribe to topics (all their partitions are read) or assign partitions"
             )
         if auto_offset_reset not in _RESET:
@@ -234,7 +234,7 @@ class Consumer:
         self._set_assignment(wanted)
 
     def subscribe(self, topics: Iterable[str] = (), pattern: str | None = None) -> None:
-        """Read all partitions of ``topics``, or of all topics that ``pattern`` (a regex) matches from their start.
+        """Read all partitions of ``topics``, or of all topics whose names ``pattern`` (a regex) matches.
 
         Replaces the subscription before. Topics and partitions that come later are noticed at the next
         refresh of metadata. Raises IllegalStateError after `assign`.
@@ -373,8 +373,8 @@ class Consumer:
             async with asyncio.timeout(self._api_timeout_ms / 1000):
                 while state.position is None:
                     if state.error is not None:
-                        error, state.error = state.error, None
-                        raise error
+                        self._positions.set()
+                        raise state.take_error()
                     self._arrived.clear()
                     await self._arrived.wait()
                     self._check()
@@ -478,8 +478,8 @@ class Consumer:
     ) -> dict[TopicPartition, list[ConsumerRecord]]:
         """Return records that are there, or wait up to ``timeout_ms`` for some.
 
-        At most ``max_records`` (`max_poll_records` by default) in all; an empty dict after a time without any.
-        Raises as `getone` does, but only when there is nothing to return besides.
+        At most ``max_records`` (`max_poll_records` by default) in all; an empty dict after a time without
+        any. Raises as `getone` does, but only when there is nothing to return besides.
         """
         self._check()
         limit = max_records if max_records is not None else self._max_poll_records
@@ -542,6 +542,8 @@ class Consumer:
             )
         finally:
             self._wake_fetcher(state.tp)
+            if state.position is None:
+                self._positions.set()
 
     def _used_up(self, state: PartitionState) -> None:
         """A batch was handed out whole: the next turn is another partition's."""
@@ -765,7 +767,7 @@ class Consumer:
             resets = {
                 tp: state.reset_to
                 for tp, state in self._states.items()
-                if state.position is None and state.reset_to is not None
+                if state.position is None and state.reset_to is not None and state.error is None
             }
             checks = [state for state in self._states.values() if state.must_validate]
             if not resets and not checks:
@@ -800,9 +802,8 @@ class Consumer:
             groups, _ = by_leader(self._cluster, resets)
         except BrokerError as error:
             for state in states.values():
-                if state.tp.topic in self._cluster.metadata.topic_errors:
+                if self._cluster.metadata.topic_errors.get(state.tp.topic) == error.code:
                     state.error = error
-                    state.reset_to = None
             self._arrived.set()
             return True
         missing = dict(states)
@@ -813,7 +814,6 @@ class Consumer:
             if isinstance(result, BrokerError):
                 for state in missing.values():
                     state.error = result
-                    state.reset_to = None
                 missing.clear()
             elif isinstance(result, BaseException):
                 raise result

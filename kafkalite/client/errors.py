@@ -88,7 +88,7 @@ class NoOffsetForPartitionError(ClientError):
         self.partitions = tuple(partitions)
         names = ", ".join(str(partition) for partition in self.partitions)
         super().__init__(
-            f'no position for {names}, and auto_offset_reset is "none": seek, or choose "earliest" or "latest"'
+            f'no position for {names}, and auto_offset_reset is "none": seek, or choose another policy'
         )
 
 

@@ -70,10 +70,10 @@ class Producer:
         other acks is an error. ``compression_type``: None, "gzip", "snappy", "lz4" or "zstd", with
         ``compression_level`` where it has levels. ``max_batch_size``, ``max_request_size`` and
         ``buffer_memory`` are bytes; ``linger_ms`` is how long a batch waits for more records;
-        ``max_block_ms`` how long `send` waits for metadata and memory together; ``delivery_timeout_ms`` bounds
-        the time from `send` to the outcome. ``partitioner``, called with the serialised key, all partitions and
-        those with a leader, replaces murmur2 and stickiness. ``transport``, ``clock`` and ``chance`` replace
-        the network, time and entropy in simulations.
+        ``max_block_ms`` how long `send` waits for metadata and memory together; ``delivery_timeout_ms``
+        bounds the time from `send` to the outcome. ``partitioner``, called with the serialised key, all
+        partitions and those with a leader, replaces murmur2 and stickiness. ``transport``, ``clock`` and
+        ``chance`` replace the network, time and entropy in simulations.
 
         Raises ValueError for values that cannot be, or do not fit together.
         """
@@ -265,7 +265,8 @@ class Producer:
         if size > self._max_request_size:
             raise error_for(
                 ErrorCode.MESSAGE_TOO_LARGE,
-                f"the record for {topic!r} has about {size} bytes, over max_request_size ({self._max_request_size})",
+                f"the record for {topic!r} has about {size} bytes, "
+                f"over max_request_size ({self._max_request_size})",
             )
         if not self._accumulator.fits(size):
             raise error_for(
@@ -283,10 +284,7 @@ class Producer:
         in_turn = False
         while True:
             # Chosen anew after each wait: stickiness has moved on meanwhile.
-            if is_sticky:
-                chosen = self._stick(topic, size)
-            else:
-                chosen = self._choose(info, key_bytes, partition)
+            chosen = self._stick(topic, size) if is_sticky else self._choose(info, key_bytes, partition)
             tp = TopicPartition(topic, chosen)
             now = self._clock.monotonic()
             added = self._accumulator.append(
@@ -326,8 +324,8 @@ class Producer:
                 await turn
         except TimeoutError:
             raise BufferExhaustedError(
-                f"no room for a record of {size} bytes within max_block_ms ({self._max_block_ms}): records are "
-                "sent faster than the cluster takes them"
+                f"no room for a record of {size} bytes within max_block_ms ({self._max_block_ms}): "
+                "records are sent faster than the cluster takes them"
             ) from None
         finally:
             self._accumulator.stop_waiting(turn)
@@ -446,7 +444,7 @@ def _bytes(what: str, value: Any, serializer: Serializer | None) -> bytes | None
     if serializer is not None:
         value = serializer(value)
     if value is None or value.__class__ is bytes:
-        return value  # type: ignore[no-any-return]
+        return value
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value)
     raise TypeError(

@@ -7,7 +7,8 @@ flight a broker, on one connection, so they arrive in the order in which they we
 
 A partition that has moved costs one round trip: the error names the new leader, or metadata is asked for
 at once, and the batch goes on without waiting out its back-off. What is still in flight to a leader that
-is known to be deposed (a broker that hangs, say) is given up and sent to the new one, if idempotence makes that safe.
+is known to be deposed (a broker that hangs, say) is given up and sent to the new one, if idempotence makes
+that safe.
 """
 
 from __future__ import annotations

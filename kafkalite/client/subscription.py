@@ -2,8 +2,8 @@
 
 Pure bookkeeping. The *position* is the offset of the next record to be handed out; it moves only with what
 the caller gets. Fetching runs ahead of it by at most two answers a partition. Batches wait as they came from
-the wire; one at a time is opened into records, in bulk. Whatever moves a position by force (a seek, a reset, a
-truncation) drops what was fetched and makes fetches in flight count for nothing.
+the wire; one at a time is opened into records, in bulk. Whatever moves a position by force (a seek, a
+reset, a truncation) drops what was fetched and makes fetches in flight count for nothing.
 """
 
 from __future__ import annotations
@@ -156,6 +156,14 @@ class PartitionState:
         self._advance()
         return taken
 
+    def take_error(self) -> Exception:
+        """The pending error. It is gone afterwards, unless only the caller can end its reason."""
+        error = self.error
+        assert error is not None
+        if self.position is not None or self.reset_to is not None:
+            self.error = None
+        return error
+
     def take_one(self) -> ConsumerRecord:
         """Hand out the next record of the open batch."""
         record = self.records[self.index]
@@ -191,8 +199,7 @@ class PartitionState:
         partition is then fetched again; DeserializationError, before which the position stays.
         """
         if self.error is not None:
-            error, self.error = self.error, None
-            raise error
+            raise self.take_error()
         while self.index >= len(self.records):
             if self._poison is not None:
                 raise self._poison
