@@ -3,7 +3,7 @@
 `ReplicaManager` is the shell around :class:`~kafkalite.replication.partition.Partition`: each
 request gathers facts, asks the rules, carries out the answer. Between a check and its act there
 is no await, so no lock is needed but the one that serialises the controller's instructions (they
-open and delete logs on the way, and a follower's truncation must not fall in between).
+delete logs on the way) with one another and with followers' truncations.
 
 **The lease.** What only this broker has (``acks`` 0 and 1) may be acknowledged only while it is
 sure of its role. :meth:`ReplicaManager.produce` looks at the lease and at the partition's freeze
@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 from kafkalite.common import (
@@ -37,13 +36,10 @@ from kafkalite.common import (
     LeaderEpoch,
     PartitionEpoch,
     TopicPartition,
-    Uuid,
 )
 from kafkalite.edge import Clock, Offload
 from kafkalite.journal import EventId, Journal
 from kafkalite.log.config import LogConfig
-from kafkalite.log.log import Log
-from kafkalite.log.log_dir import LogDir
 from kafkalite.log.manager import LogManager
 from kafkalite.protocol.errors import BrokerError, ErrorCode, KafkaStorageError
 from kafkalite.protocol.fetch import FetchRequest, FetchResponse
@@ -53,6 +49,7 @@ from kafkalite.protocol.leader_and_isr import (
     LeaderAndIsrResponse,
     LeaderAndIsrResponsePartitionError,
     LeaderAndIsrResponseTopic,
+    LeaderAndIsrTopic,
 )
 from kafkalite.protocol.list_offsets import ListOffsetsRequest, ListOffsetsResponse
 from kafkalite.protocol.offset_for_leader_epoch import (
@@ -94,19 +91,6 @@ NOTIFICATION_MAX_DELAY_MS: Final = 60_000
 
 class NotRegistered(Exception):
     """This broker does not know its broker epoch now, so it takes no instructions: HTTP 503."""
-
-
-@dataclass(slots=True)
-class _Instruction:
-    """One partition of a leader_and_isr request on its way through."""
-
-    topic_partition: TopicPartition
-    topic_id: Uuid
-    state: LeaderAndIsr
-    replicas: tuple[BrokerId, ...]
-    is_new: bool
-    error: ErrorCode = ErrorCode.NONE
-    log: Log | None = None
 
 
 class ReplicaManager:
@@ -211,32 +195,22 @@ class ReplicaManager:
     ) -> LeaderAndIsrResponse:
         """Lead, follow or confirm, as the controller says; one request at a time.
 
-        Logs are opened first, which takes time; then everything is applied in one step, fenced
-        anew. Raises NotRegistered.
+        The whole request is one step of the loop. Raises NotRegistered.
         """
         async with self._instructions:
             with self._journal.because(cause):
                 error = self.check_controller(request.broker_epoch, request.controller_epoch)
                 if error is not ErrorCode.NONE:
                     return LeaderAndIsrResponse(error_code=error)
-                instructions = [
-                    await self._prepare(topic.topic_name, topic.topic_id, state)
-                    for topic in request.topic_states
-                    for state in topic.partition_states
-                ]
-                # The session may have gone, and come anew, while logs were opened.
-                error = self.check_controller(request.broker_epoch, request.controller_epoch)
-                if error is not ErrorCode.NONE:
-                    return LeaderAndIsrResponse(error_code=error)
-                for instruction in instructions:
-                    self._apply(instruction, request.broker_epoch)
-        topics: dict[str, list[LeaderAndIsrResponsePartitionError]] = {}
-        for instruction in instructions:
-            topics.setdefault(instruction.topic_partition.topic, []).append(
-                LeaderAndIsrResponsePartitionError(
-                    partition_index=instruction.topic_partition.partition, error_code=instruction.error
-                )
-            )
+                topics: dict[str, list[LeaderAndIsrResponsePartitionError]] = {}
+                for topic in request.topic_states:
+                    for part in topic.partition_states:
+                        topics.setdefault(topic.topic_name, []).append(
+                            LeaderAndIsrResponsePartitionError(
+                                partition_index=part.partition_index,
+                                error_code=self._apply(topic, part, request.broker_epoch),
+                            )
+                        )
         ids = {topic.topic_name: topic.topic_id for topic in request.topic_states}
         return LeaderAndIsrResponse(
             error_code=ErrorCode.NONE,
@@ -261,72 +235,49 @@ class ReplicaManager:
         self._controller_epoch = ControllerEpoch(controller_epoch)
         return ErrorCode.NONE
 
-    async def _prepare(self, topic: str, topic_id: Uuid, part: LeaderAndIsrPartition) -> _Instruction:
-        """Check one partition's instruction in the reference's order and open its log if need be."""
-        instruction = _Instruction(
-            topic_partition=TopicPartition(topic, part.partition_index),
-            topic_id=topic_id,
-            state=LeaderAndIsr(
-                leader=BrokerId(part.leader),
-                leader_epoch=LeaderEpoch(part.leader_epoch),
-                isr=tuple(BrokerId(member) for member in part.isr),
-                controller_epoch=ControllerEpoch(part.controller_epoch),
-                partition_epoch=PartitionEpoch(part.partition_epoch),
-                leader_recovery_state=part.leader_recovery_state,
-            ),
-            replicas=tuple(BrokerId(replica) for replica in part.replicas),
-            is_new=part.is_new,
+    def _apply(self, topic: LeaderAndIsrTopic, part: LeaderAndIsrPartition, broker_epoch: int) -> ErrorCode:
+        """Carry out one partition's instruction, checked in the reference's order."""
+        topic_partition = TopicPartition(topic.topic_name, part.partition_index)
+        topic_id = None if topic.topic_id == ZERO_UUID else topic.topic_id
+        state = LeaderAndIsr(
+            leader=BrokerId(part.leader),
+            leader_epoch=LeaderEpoch(part.leader_epoch),
+            isr=tuple(BrokerId(member) for member in part.isr),
+            controller_epoch=ControllerEpoch(part.controller_epoch),
+            partition_epoch=PartitionEpoch(part.partition_epoch),
+            leader_recovery_state=part.leader_recovery_state,
         )
-        replica = self._hosting.find(topic, part.partition_index)
-        if replica is not None:
-            if replica.is_offline:
-                instruction.error = ErrorCode.KAFKA_STORAGE_ERROR
-            elif ZERO_UUID not in (topic_id, replica.topic_id) and topic_id != replica.topic_id:
-                instruction.error = ErrorCode.INCONSISTENT_TOPIC_ID
-            return instruction
-        if self._config.broker_id not in instruction.replicas:
-            instruction.error = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
-            return instruction
-        try:
-            instruction.log = await self._logs.get_or_create(
-                instruction.topic_partition, topic_id, self._log_config(topic), is_new=part.is_new
-            )
-        except BrokerError as error:
-            instruction.error = error.code
-            if isinstance(error, KafkaStorageError):
-                self._host_offline(instruction.topic_partition, str(error))
-        return instruction
-
-    def _host_offline(self, topic_partition: TopicPartition, reason: str) -> None:
-        replica = self._hosting.new_replica(topic_partition)
-        self._hosting.add(replica)
-        self._hosting.take_offline(replica, reason)
-
-    def _apply(self, instruction: _Instruction, broker_epoch: int) -> None:
-        if instruction.error is not ErrorCode.NONE:
-            return
-        topic_partition = instruction.topic_partition
+        replicas = tuple(BrokerId(replica) for replica in part.replicas)
         replica = self._hosting.find(*topic_partition)
-        if replica is None:
-            assert instruction.log is not None
-            replica = self._hosting.new_replica(topic_partition)
-            replica.log = instruction.log
-            self._hosting.add(replica)
-        elif replica.is_offline:  # Its directory failed while others' logs were opened.
-            instruction.error = ErrorCode.KAFKA_STORAGE_ERROR
-            return
-        if replica.topic_id == ZERO_UUID:
-            replica.topic_id = instruction.topic_id
         try:
-            instruction.error = self._take_role(replica, instruction, broker_epoch)
+            if replica is None:
+                if self._config.broker_id not in replicas:
+                    return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+                replica = self._hosting.new_replica(topic_partition)
+                replica.log = self._logs.get_or_create(
+                    topic_partition, topic_id, self._log_config(topic_partition.topic), is_new=part.is_new
+                )
+                self._hosting.add(replica)
+            elif replica.is_offline:
+                return ErrorCode.KAFKA_STORAGE_ERROR
+            elif topic_id is not None:
+                assert replica.log is not None
+                replica.log.assign_topic_id(topic_id)
+            return self._take_role(replica, state, replicas, broker_epoch)
         except KafkaStorageError as error:
+            # Hosted all the same: whoever asks is told that it is offline, not that it is unknown.
+            assert replica is not None
+            self._hosting.add(replica)
             self._hosting.take_offline(replica, str(error))
             self._fetchers.unfollow(topic_partition)
-            instruction.error = ErrorCode.KAFKA_STORAGE_ERROR
+            return ErrorCode.KAFKA_STORAGE_ERROR
+        except BrokerError as error:
+            return error.code
 
-    def _take_role(self, replica: Replica, instruction: _Instruction, broker_epoch: int) -> ErrorCode:
+    def _take_role(
+        self, replica: Replica, state: LeaderAndIsr, replicas: tuple[BrokerId, ...], broker_epoch: int
+    ) -> ErrorCode:
         partition = replica.partition
-        state, replicas = instruction.state, instruction.replicas
         match partition.judge(state, replicas):
             case Verdict.NOT_ASSIGNED:
                 return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
@@ -427,9 +378,7 @@ class ReplicaManager:
                             deletions.append(topic_partition)
                 for topic_partition in deletions:
                     try:
-                        if self._logs.log(topic_partition) is not None:
-                            await self._logs.delete(topic_partition)
-                            self._journal.record("ReplicaDeleted", partition=topic_partition)
+                        await self._logs.delete(topic_partition)
                     except BrokerError as failure:
                         errors[topic_partition] = failure.code
         return StopReplicaResponse(
@@ -460,12 +409,17 @@ class ReplicaManager:
         self._journal.record("ReplicaStopped", partition=topic_partition, leader_epoch=leader_epoch)
         return ErrorCode.NONE
 
-    def log_dir_failed(self, log_dir: LogDir) -> None:
-        """Take the partitions of a failed log directory offline; the log manager calls this."""
+    def log_dir_failed(self, path: str) -> None:
+        """Take the partitions of a failed log directory offline.
+
+        To be called from `LogManager.on_dir_failure`, which happens in the middle of whatever
+        operation met the failure.
+        """
         for replica in list(self._hosting):
-            if replica.log is not None and replica.log.log_dir is log_dir:
+            log = replica.log
+            if log is not None and log.log_dir.path == path:
                 self._fetchers.unfollow(replica.topic_partition)
-                self._hosting.take_offline(replica, log_dir.failure or "log directory failed")
+                self._hosting.take_offline(replica, log.log_dir.failure or "its log directory failed")
 
     # ---- requests of clients and followers ----
 

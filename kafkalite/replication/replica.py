@@ -57,7 +57,6 @@ class Replica:
         "log",
         "partition",
         "produce_watchers",
-        "topic_id",
         "topic_partition",
         "uncommitted",
     )
@@ -68,7 +67,6 @@ class Replica:
         self.counters = counters
         self.log: Log | None = None
         """None until the first instruction opens it, and after its directory failed at that."""
-        self.topic_id: Uuid = ZERO_UUID
         self.failure: str | None = None
         """Why it is offline."""
         self.cause: EventId | None = None
@@ -85,6 +83,11 @@ class Replica:
     @property
     def is_offline(self) -> bool:
         return self.partition.role is Role.OFFLINE
+
+    @property
+    def topic_id(self) -> Uuid:
+        """The id of its topic, as the log has it; the zero id where that knows none."""
+        return (self.log.topic_id if self.log is not None else None) or ZERO_UUID
 
     @property
     def min_isr(self) -> int:
