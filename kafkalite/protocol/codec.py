@@ -69,7 +69,7 @@ def to_json(message: msgspec.Struct) -> bytes:
     return _JSON.encode(message)
 
 
-_WHERE: Final = re.compile(r"^(?P<what>.*?)(?: - at (?:`key` in )?`\$(?P<path>.*)`)?$", re.DOTALL)
+_WHERE: Final = re.compile(r"^(?P<what>.*?)(?: - at (?P<key>`key` in )?`\$(?P<path>.*)`)?$", re.DOTALL)
 _MISSING: Final = re.compile(r"Object missing required field `(?P<name>[^`]*)`")
 _EXPECTED: Final = re.compile(r"^Expected `(?P<expected>.*?)`(?P<bound>.*?)(?:, got `(?P<got>.*)`)?$")
 _KINDS: Final = {"object": "map", "null": "nil", "None": "nil"}
@@ -84,7 +84,8 @@ def _schema_error(text: str) -> SchemaError:
     missing = _MISSING.match(match["what"])
     if missing is not None:
         return SchemaError(f"{path}.{missing['name']}".lstrip("."), "required field is missing")
-    return SchemaError(path or None, _plain(match["what"]))
+    what = _plain(match["what"])
+    return SchemaError(path or None, f"the name of a field: {what}" if match["key"] else what)
 
 
 def _plain(what: str) -> str:

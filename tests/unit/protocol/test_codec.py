@@ -50,6 +50,12 @@ def produce(**changes: Any) -> dict[str, Any]:
             "expected bytes or nil, got str",
         ),
         (pack({"timeout_ms": 1, "topic_data": []}), "acks", "required field is missing"),
+        (pack({1: 2}), None, "the name of a field: expected str, got int"),
+        (
+            pack(produce(topic_data=[{None: 2}])),
+            "topic_data[0]",
+            "the name of a field: expected str, got nil",
+        ),
         (pack([]), None, "expected map, got array"),
         (pack(None), None, "expected map, got nil"),
         (b"", None, "the MessagePack data ends too early"),

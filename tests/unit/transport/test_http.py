@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
 
 import pytest
 from aiohttp import web
@@ -59,7 +61,7 @@ class Server:
         self._script = script
         self.peers: list[Peer] = []
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer = Peer(len(self.peers), reader, writer)
         self.peers.append(peer)
         try:
@@ -71,7 +73,7 @@ class Server:
 
     @contextlib.asynccontextmanager
     async def run(self) -> AsyncIterator[Address]:
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        server = await asyncio.start_server(self.serve, "127.0.0.1", 0)
         try:
             yield Address(*server.sockets[0].getsockname()[:2])
         finally:
@@ -497,3 +499,48 @@ async def test_against_aiohttp_in_order_and_on_one_connection(transport: HttpTra
     finally:
         await transport.close()
         await runner.cleanup()
+
+
+CERTIFICATE = Path(__file__).with_name("localhost.pem")
+"""Self-signed for 127.0.0.1, with its key; made for these tests and good for a century."""
+
+
+@contextlib.asynccontextmanager
+async def tls_server(script: Script) -> AsyncIterator[Address]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(CERTIFICATE)
+    server = await asyncio.start_server(Server(script).serve, "127.0.0.1", 0, ssl=context)
+    try:
+        yield Address(*server.sockets[0].getsockname()[:2])
+    finally:
+        server.close()
+
+
+async def test_with_tls_everything_is_the_same() -> None:
+    transport = HttpTransport(tls=ssl.create_default_context(cafile=str(CERTIFICATE)))
+    async with tls_server(echo) as address:
+        ask = asking(transport, address)
+        body = bytes(300_000)
+        replies = await asyncio.gather(ask("/1"), ask("/2", body))
+        assert [b"".join(reply.body)[:7] for reply in replies] == [b"POST /1", b"POST /2"]
+        await transport.close()
+
+
+async def test_a_certificate_that_nobody_vouches_for_is_refused() -> None:
+    transport = HttpTransport(tls=ssl.create_default_context())
+    async with tls_server(echo) as address:
+        with fails("TLS: ", sent=False):
+            await asking(transport, address)()
+        await transport.close()
+
+
+async def test_a_server_without_tls_is_no_server_with_it() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.reader.read(1)
+        await peer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    transport = HttpTransport(tls=ssl.create_default_context())
+    async with Server(script).run() as address:
+        with fails("TLS: ", sent=False):
+            await asking(transport, address)()
+        await transport.close()
