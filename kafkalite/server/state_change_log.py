@@ -15,6 +15,7 @@ import logging
 from typing import Final, Protocol
 
 from kafkalite.journal import Event
+from kafkalite.log.files import Files
 
 _logger = logging.getLogger(__name__)
 
@@ -31,6 +32,33 @@ class LineSink(Protocol):
     def rotate(self) -> None:
         """Keep what was written as the older generation and start anew. Raises OSError."""
         ...
+
+
+class FileSink:
+    """Lines in ``path``, the older generation in ``path``.1. Left to the page cache: never fsynced."""
+
+    def __init__(self, files: Files, path: str) -> None:
+        """Open ``path``, which is made where it is missing. Raises OSError."""
+        self._files = files
+        self._path = path
+        self._file = files.open(path, create=True)
+
+    @property
+    def size(self) -> int:
+        """What the file holds."""
+        return self._file.size()
+
+    def append(self, line: bytes) -> None:
+        self._file.append((line,))
+
+    def rotate(self) -> None:
+        self._files.rename(self._path, f"{self._path}.1")
+        renamed, self._file = self._file, self._files.open(self._path, create=True)
+        renamed.close()
+
+    def close(self) -> None:
+        """Close the file; nothing may be appended from then on."""
+        self._file.close()
 
 
 class StateChangeLog:

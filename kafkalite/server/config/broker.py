@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -39,6 +39,7 @@ from kafkalite.server.config.listeners import (
     parse_protocol_map,
 )
 from kafkalite.server.config.table import BROKER_CONFIGS, definition_of
+from zk.session import ZooKeeperConfig, ZooKeeperTls
 
 ENVIRONMENT_PREFIX: Final = "KAFKALITE_"
 
@@ -101,6 +102,11 @@ class BrokerConfig:
     zookeeper_connection_timeout_ms: int
     """The session timeout where it is not set."""
     zookeeper_max_in_flight_requests: int
+    zookeeper_ssl_client_enable: bool
+    zookeeper_ssl_keystore_location: str | None
+    zookeeper_ssl_keystore_password: str | None = field(repr=False)
+    zookeeper_ssl_truststore_location: str | None
+    zookeeper_ssl_endpoint_identification_algorithm: str
 
     num_partitions: int
     default_replication_factor: int
@@ -139,7 +145,7 @@ class BrokerConfig:
     controlled_shutdown_retry_backoff_ms: int
     request_timeout_ms: int
 
-    settings: Mapping[str, Setting]
+    settings: Mapping[str, Setting] = field(repr=False)
     """What was set, by name, as it was written; everything else is at its default."""
     warnings: tuple[str, ...]
     """What the broker should say at its start, one line each."""
@@ -187,6 +193,25 @@ class BrokerConfig:
     def unclean_leader_election_enable(self) -> bool:
         """`unclean.leader.election.enable` of a topic that does not say otherwise."""
         return self.log_config.unclean_leader_election_enable
+
+    def zookeeper_config(self) -> ZooKeeperConfig:
+        """What a session with ZooKeeper is opened with."""
+        tls = None
+        if self.zookeeper_ssl_client_enable:
+            tls = ZooKeeperTls(
+                ca_file=self.zookeeper_ssl_truststore_location or None,
+                cert_file=self.zookeeper_ssl_keystore_location or None,
+                key_file=self.zookeeper_ssl_keystore_location or None,
+                key_password=self.zookeeper_ssl_keystore_password or None,
+                check_hostname=bool(self.zookeeper_ssl_endpoint_identification_algorithm),
+            )
+        return ZooKeeperConfig(
+            connect=self.zookeeper_connect,
+            session_timeout_ms=self.zookeeper_session_timeout_ms,
+            connection_timeout_ms=self.zookeeper_connection_timeout_ms,
+            tls=tls,
+            max_in_flight_requests=self.zookeeper_max_in_flight_requests,
+        )
 
     def advertise(self, bound_ports: Mapping[str, int], host_name: str) -> tuple[Endpoint, ...]:
         """The endpoints to register, once the listeners are bound.
@@ -312,10 +337,10 @@ class _Builder:
 
     def build(self) -> BrokerConfig:
         plain: dict[str, Any] = {}
-        for field in fields(BrokerConfig):
-            name = field.name.replace("_", ".")
+        for attribute in fields(BrokerConfig):
+            name = attribute.name.replace("_", ".")
             if name in self._values:
-                plain[field.name] = self._values[name]
+                plain[attribute.name] = self._values[name]
         protocols = self._protocol_map()
         listeners = self._endpoints("listeners", protocols)
         advertised = self._advertised(listeners, protocols)
@@ -433,6 +458,16 @@ class _Builder:
             is_port = port.isascii() and port.isdigit() and 0 < int(port) <= 65535
             if not host.strip() or (colon and not host.strip().endswith("]") and not is_port):
                 raise self._error(name, f"{host.strip()!r} is not host:port")
+
+        for store in ("zookeeper.ssl.keystore", "zookeeper.ssl.truststore"):
+            location, kind = self._text(f"{store}.location"), self._text(f"{store}.type")
+            if kind and kind.upper() != "PEM":
+                raise self._error(f"{store}.type", "this version reads PEM files only")
+            if location and not kind and not location.endswith(".pem"):
+                raise self._error(
+                    f"{store}.location",
+                    f"this version reads PEM files only; if it is one, set {store}.type=PEM",
+                )
 
     def _check_replication(self) -> None:
         wait = "replica.fetch.wait.max.ms"

@@ -43,6 +43,7 @@ DEFAULT_LISTENERS: Final = "PLAINTEXT://127.0.0.1:9092"
 """Differs from Kafka, which binds to every interface."""
 
 SECURITY_PROTOCOLS: Final = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
+_NETTY_SOCKET: Final = "org.apache.zookeeper.ClientCnxnSocketNetty"
 _KAFKA_SECURITY: Final = "org.apache.kafka.common.security"
 DEFAULT_PROTOCOL_MAP: Final = ",".join(f"{protocol}:{protocol}" for protocol in SECURITY_PROTOCOLS)
 
@@ -174,6 +175,24 @@ _HONOURED: Final = (
         10,
         "Requests to ZooKeeper sent before the first is answered.",
         at_least=1,
+    ),
+    _honoured("zookeeper.ssl.client.enable", BOOLEAN, False, "Whether ZooKeeper is spoken to over TLS."),
+    _honoured(
+        "zookeeper.ssl.keystore.location",
+        STRING,
+        None,
+        "PEM file with this broker's certificate chain and key.",
+    ),
+    _honoured("zookeeper.ssl.keystore.password", PASSWORD, None, "Password of the key."),
+    _honoured("zookeeper.ssl.keystore.type", STRING, None, "PEM; default: by the file's extension."),
+    _honoured("zookeeper.ssl.truststore.location", STRING, None, "PEM file with the authorities to trust."),
+    _honoured("zookeeper.ssl.truststore.type", STRING, None, "PEM; default: by the file's extension."),
+    _honoured(
+        "zookeeper.ssl.endpoint.identification.algorithm",
+        STRING,
+        "HTTPS",
+        "HTTPS checks the server's host name, empty does not.",
+        one_of=("HTTPS", "https", ""),
     ),
     # Topics.
     _honoured("num.partitions", INT, 1, "Partitions of a topic created without a number.", at_least=1),
@@ -487,21 +506,15 @@ _NOT_HONOURED: Final = (
     _known("ssl.truststore.password", PASSWORD, None),
     _known("ssl.truststore.type", STRING, "JKS"),
     _known("telemetry.max.bytes", INT, 1048576, at_least=1),
-    _known("zookeeper.clientCnxnSocket", STRING, None),
+    # Chooses between two Java classes; Kafka wants this one named for TLS.
+    _known("zookeeper.clientCnxnSocket", STRING, None, same_as_default=(_NETTY_SOCKET,)),
     _known("zookeeper.set.acl", BOOLEAN, False),
     _known("zookeeper.ssl.cipher.suites", LIST, None),
-    _known("zookeeper.ssl.client.enable", BOOLEAN, False),
     _known("zookeeper.ssl.crl.enable", BOOLEAN, False),
     _known("zookeeper.ssl.enabled.protocols", LIST, None),
-    _known("zookeeper.ssl.endpoint.identification.algorithm", STRING, "HTTPS"),
-    _known("zookeeper.ssl.keystore.location", STRING, None),
-    _known("zookeeper.ssl.keystore.password", PASSWORD, None),
-    _known("zookeeper.ssl.keystore.type", STRING, None),
     _known("zookeeper.ssl.ocsp.enable", BOOLEAN, False),
     _known("zookeeper.ssl.protocol", STRING, "TLSv1.2"),
-    _known("zookeeper.ssl.truststore.location", STRING, None),
     _known("zookeeper.ssl.truststore.password", PASSWORD, None),
-    _known("zookeeper.ssl.truststore.type", STRING, None),
     # Authorizer settings, dynamic throttles.
     _known("super.users", STRING, ""),
     _known("allow.everyone.if.no.acl.found", BOOLEAN, False),

@@ -2,12 +2,14 @@
 
 import json
 import logging
+from pathlib import Path
 
 import pytest
 
 from kafkalite.common import BrokerId
 from kafkalite.journal import Journal
-from kafkalite.server.state_change_log import StateChangeLog
+from kafkalite.log.files import DiskFiles
+from kafkalite.server.state_change_log import FileSink, StateChangeLog
 
 
 class Clock:
@@ -70,3 +72,21 @@ def test_a_full_disk_is_said_once_and_so_is_its_end(caplog: pytest.LogCaptureFix
     assert [record.levelno for record in caplog.records] == [logging.ERROR, logging.WARNING]
     assert "lacks 3 events" in caplog.text
     assert len(sink.lines) == 2
+
+
+def test_a_file_is_continued_and_rotated(tmp_path: Path) -> None:
+    path = tmp_path / "state-change.log"
+    sink = FileSink(DiskFiles(), str(path))
+    sink.append(b"one\n")
+    sink.close()
+    sink = FileSink(DiskFiles(), str(path))
+    assert sink.size == 4
+    sink.append(b"two\n")
+    assert path.read_bytes() == b"one\ntwo\n"
+    sink.rotate()
+    sink.append(b"three\n")
+    assert (tmp_path / "state-change.log.1").read_bytes() == b"one\ntwo\n"
+    assert path.read_bytes() == b"three\n"
+    sink.rotate()
+    assert (tmp_path / "state-change.log.1").read_bytes() == b"three\n"
+    sink.close()
