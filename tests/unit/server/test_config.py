@@ -198,7 +198,7 @@ def test_java_properties_syntax(tmp_path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="cannot read .*: No such file"):
+    with pytest.raises(ConfigError, match=r"cannot read .*: No such file"):
         BrokerConfig.load(tmp_path / "nowhere")
 
 
@@ -299,7 +299,7 @@ def test_a_bad_value_says_which_why_and_what_is_allowed(name: str, value: str, w
 
 
 def test_zookeeper_connect_is_required() -> None:
-    with pytest.raises(ConfigError, match="^zookeeper.connect: required"):
+    with pytest.raises(ConfigError, match=r"^zookeeper.connect: required"):
         BrokerConfig.load()
 
 
