@@ -35,8 +35,13 @@ class EventQueue(Generic[E]):
 
     def clear_and_put(self, event: E) -> None:
         """Throw away all that waits, telling whoever waits on it, and let ``event`` be next."""
-        preempted, self._events = self._events, deque([event])
+        self.clear()
+        self._events.append(event)
         self._arrived.set()
+
+    def clear(self) -> None:
+        """Throw away all that waits, telling whoever waits on it."""
+        preempted, self._events = self._events, deque()
         for old in preempted:
             self._preempt(old)
 
