@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,6 +25,11 @@ def say(line: str) -> None:
     """Progress, for a person who watches."""
     if sys.stderr.isatty():
         click.echo(line, err=True)
+
+
+def quiet_zookeeper() -> None:
+    """A ZooKeeper that is down shows in the outcome; kazoo's own log of it would only be noise."""
+    logging.getLogger("kazoo").setLevel(logging.CRITICAL)
 
 
 @contextlib.contextmanager
@@ -115,6 +121,7 @@ def cluster() -> None:
     kafkalite cluster up --brokers 3 --zookeepers 3
     kafkalite cluster kill broker-2
     """
+    quiet_zookeeper()
 
 
 @cluster.command()
