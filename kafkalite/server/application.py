@@ -21,6 +21,10 @@ An API's handler that raises a BrokerError means its whole request: the code goe
 response's own top-level ``error_code``. Some responses have none (`produce`, `metadata`): their
 handlers must report per item, and one that raises all the same is a bug, answered 500 with the
 error's code.
+
+A handler is cancelled when its connection is lost, which is right for whoever only waits or
+reads (:data:`CANCELLABLE` and the read-only APIs). What changes state runs to its end all the
+same: a controller that dies in the middle of an order must not leave half of it carried out.
 """
 
 from __future__ import annotations
@@ -30,7 +34,7 @@ import enum
 import json
 import logging
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -61,6 +65,10 @@ went away is noticed."""
 
 ORDERS: Final = frozenset({"leader_and_isr", "update_metadata", "stop_replica"})
 """What the controller sends to brokers: refused while the broker does not know its epoch."""
+
+CANCELLABLE: Final = frozenset({"produce", "fetch"})
+"""Besides the read-only APIs, what may stop where it stands: an append is one step, and the rest
+of these is waiting."""
 
 _EVENT_ID: Final = re.compile(r"-?\d+-\d+-\d+")
 
@@ -144,6 +152,15 @@ class Application:
         self._clock = clock
         self._served: dict[str, _Served] = {}
         self._catalogue: bytes | None = None
+        self._unfinished: dict[asyncio.Task[Message], None] = {}
+        """Changes of state that run now, in the order in which they began."""
+
+    async def close(self) -> None:
+        """Cancel what still runs of changes whose client is gone, and wait until it has ended."""
+        while unfinished := list(self._unfinished):
+            for task in unfinished:
+                task.cancel()
+            await asyncio.wait(unfinished)
 
     def register(self, api_name: str, handler: ApiHandler) -> None:
         """Serve the API ``api_name`` (a key of :data:`APIS`) with ``handler``."""
@@ -242,11 +259,10 @@ class Application:
             peer=request.peer,
         )
         try:
-            if context.cause is None:
-                response = await served.handle(message, context)
+            if api.read_only or api.name in CANCELLABLE:
+                response = await self._handle(served, message, context)
             else:
-                with self._journal.because(context.cause):
-                    response = await served.handle(message, context)
+                response = await self._finish(self._handle(served, message, context))
         except BrokerError as error:
             if (whole := _whole_response(api.response, error)) is None:
                 raise
@@ -254,6 +270,23 @@ class Application:
         if as_json:
             return HttpReply(200, (to_json(response),), {"Content-Type": JSON})
         return HttpReply(200, encode(response), {"Content-Type": MSGPACK})
+
+    async def _handle(self, served: _Served, message: Message, context: RequestContext) -> Message:
+        if context.cause is None:
+            return await served.handle(message, context)
+        with self._journal.because(context.cause):
+            return await served.handle(message, context)
+
+    async def _finish(self, work: Coroutine[Any, Any, Message]) -> Message:
+        """Await ``work``, which goes on where this is cancelled; :meth:`close` ends it then."""
+        task = asyncio.create_task(work)
+        self._unfinished[task] = None
+        task.add_done_callback(lambda done: self._unfinished.pop(done))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(_report_fault)
+            raise
 
     def _decode(self, api: Api, request: HttpRequest) -> Message:
         content_type = request.headers.get("content-type", "")
@@ -365,6 +398,15 @@ def _single(request: HttpRequest, name: str) -> str | None:
     if len(values) > 1:
         raise _bad_query(name, "may be given once only")
     return values[0] if values and values[0] else None
+
+
+def _report_fault(task: asyncio.Task[Message]) -> None:
+    """Log the fault of a change that nobody waited for any more."""
+    if task.cancelled():
+        return
+    error = task.exception()
+    if error is not None and not isinstance(error, BrokerError):
+        _logger.error("a change whose client had left failed", exc_info=error)
 
 
 # --- Replies that never reached an API ---------------------------------------------------------

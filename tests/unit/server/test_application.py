@@ -378,6 +378,65 @@ async def test_requests_are_logged_at_debug(setup: Setup, caplog: pytest.LogCapt
     assert "c-9" in line
 
 
+# --- Clients that leave ------------------------------------------------------------------------
+
+
+class Slow:
+    """A handler that waits until it is told to go on."""
+
+    def __init__(self, response: Message | Exception) -> None:
+        self.response = response
+        self.began, self.may_end, self.ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def handle(self, request: Any, context: RequestContext) -> Message:
+        self.began.set()
+        await self.may_end.wait()
+        self.ended.set()
+        if isinstance(self.response, Exception):
+            raise self.response
+        return self.response
+
+    async def lose_the_client(self, setup: Setup, path: str, body: bytes) -> None:
+        asking = asyncio.ensure_future(setup.ask("POST", path, body))
+        await self.began.wait()
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+
+
+async def test_a_change_of_state_is_carried_out_though_its_client_left(
+    setup: Setup, caplog: pytest.LogCaptureFixture
+) -> None:
+    slow = Slow(ValueError("a bug"))
+    setup.application.register("create_topics", slow.handle)
+    await slow.lose_the_client(setup, "/v1/create_topics", packed({"topics": []}))
+    assert not slow.ended.is_set()
+    slow.may_end.set()
+    await slow.ended.wait()
+    await asyncio.sleep(0)
+    assert "a change whose client had left failed" in caplog.text
+
+
+async def test_a_wait_ends_with_its_client(setup: Setup) -> None:
+    slow = Slow(FetchResponse(responses=[]))
+    setup.application.register("fetch", slow.handle)
+    body = msgspec.msgpack.encode(FetchRequest(max_wait_ms=0, min_bytes=0, topics=[]))
+    await slow.lose_the_client(setup, "/v1/fetch", body)
+    slow.may_end.set()
+    await asyncio.sleep(0)
+    assert not slow.ended.is_set()
+
+
+async def test_closing_ends_what_goes_on_without_a_client(setup: Setup) -> None:
+    slow = Slow(CreateTopicsResponse(topics=[]))
+    setup.application.register("create_topics", slow.handle)
+    await slow.lose_the_client(setup, "/v1/create_topics", packed({"topics": []}))
+    await setup.application.close()
+    slow.may_end.set()
+    await asyncio.sleep(0)
+    assert not slow.ended.is_set()
+
+
 # --- Events ------------------------------------------------------------------------------------
 
 
