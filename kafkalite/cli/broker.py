@@ -39,7 +39,7 @@ def broker(config_file: Path, override: tuple[str, ...]) -> None:
         config = BrokerConfig.load(config_file, environ=os.environ, overrides=overrides)
     except ConfigError as error:
         raise Failed(str(error)) from error
-    from kafkalite.server.broker import main
+    from kafkalite.server.process import main
 
     code = main(config)
     if code:

@@ -616,6 +616,10 @@ class ReplicaManager:
 
     # ---- what operators look at ----
 
+    def hosts(self, topic_partition: TopicPartition) -> bool:
+        """Tell whether a replica of this partition is here."""
+        return self._hosting.find(*topic_partition) is not None
+
     @property
     def partition_count(self) -> int:
         """Replicas hosted here (PartitionCount)."""

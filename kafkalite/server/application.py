@@ -133,6 +133,10 @@ class _Refused(Exception):
         self.headers = headers or {}
 
 
+class Unavailable(Exception):
+    """Raised by a handler that cannot serve at the moment: answered 503, to be asked again."""
+
+
 class Application:
     """Routes requests to APIs. Called with an HttpRequest, it answers with an HttpReply."""
 
@@ -143,6 +147,8 @@ class Application:
         """None until a generated id is known."""
         self.cluster_id: Uuid | None = None
         """None until it was read from ZooKeeper."""
+        self.incarnation: str | None = None
+        """Tells this process from another one that answers under the same broker id."""
         self.state = BrokerState.STARTING
         """Set by the broker as it lives; decides what is served."""
         self.has_broker_epoch = False
@@ -263,6 +269,8 @@ class Application:
                 response = await self._handle(served, message, context)
             else:
                 response = await self._finish(self._handle(served, message, context))
+        except Unavailable as error:
+            raise _unavailable(str(error)) from None
         except BrokerError as error:
             if (whole := _whole_response(api.response, error)) is None:
                 raise
@@ -309,8 +317,14 @@ class Application:
             raise _bad_request(error) from None
 
     def _health(self) -> HttpReply:
-        body = {"broker_id": self.broker_id, "cluster_id": self.cluster_id, "state": self.state.name}
-        return _json_reply(body)
+        return _json_reply(
+            {
+                "broker_id": self.broker_id,
+                "cluster_id": self.cluster_id,
+                "state": self.state.name,
+                "incarnation": self.incarnation,
+            }
+        )
 
     def _list_apis(self) -> bytes:
         if self._catalogue is None:

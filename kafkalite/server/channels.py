@@ -13,6 +13,8 @@ from kafkalite.edge import ConnectionFailed, Transport
 from kafkalite.journal import EventId
 from kafkalite.protocol.allocate_producer_ids import AllocateProducerIdsRequest, AllocateProducerIdsResponse
 from kafkalite.protocol.controlled_shutdown import ControlledShutdownRequest, ControlledShutdownResponse
+from kafkalite.protocol.create_topics import CreateTopicsRequest, CreateTopicsResponse
+from kafkalite.protocol.errors import error_for
 from kafkalite.protocol.fetch import FetchRequest, FetchResponse
 from kafkalite.protocol.list_offsets import ListOffsetsRequest, ListOffsetsResponse
 from kafkalite.protocol.message import Message
@@ -44,15 +46,18 @@ class ControllerToBroker:
             raise ConnectionFailed(
                 Address("", -1), f"broker {broker.broker_id} has no listener {self._listener}", sent=False
             )
-        return await rpc.ask(
-            self._transport,
-            endpoint.address,
-            request,
-            lane="control",
-            timeout_ms=timeout_ms,
-            client_id=self._client_id,
-            cause=cause,
-        )
+        try:
+            return await rpc.ask(
+                self._transport,
+                endpoint.address,
+                request,
+                lane="control",
+                timeout_ms=timeout_ms,
+                client_id=self._client_id,
+                cause=cause,
+            )
+        except rpc.RequestRefused as refused:
+            raise error_for(refused.error_code, str(refused)) from refused
 
 
 class BrokerToBroker:
@@ -99,6 +104,10 @@ class BrokerToBroker:
         return await self._ask(
             self._controller(), request, ControlledShutdownResponse, lane="broker-to-controller"
         )
+
+    async def create_topics(self, request: CreateTopicsRequest) -> CreateTopicsResponse:
+        """Have the controller create topics (those that a metadata request wished for)."""
+        return await self._ask(self._controller(), request, CreateTopicsResponse, lane="broker-to-controller")
 
     async def allocate_producer_ids(self, request: AllocateProducerIdsRequest) -> AllocateProducerIdsResponse:
         """Ask the controller for a block of producer ids."""

@@ -106,7 +106,7 @@ class MetadataCache:
         """How many partitions of ``topic`` are known; 0 for an unknown topic."""
         return len(self._topics.get(topic, ()))
 
-    def leader(self, partition: TopicPartition) -> tuple[BrokerId, LeaderEpoch] | None:
+    def leader_of(self, partition: TopicPartition) -> tuple[BrokerId, LeaderEpoch] | None:
         """Leader and leader epoch, or None for an unknown partition."""
         state = self._topics.get(partition.topic, {}).get(partition.partition)
         return None if state is None else (BrokerId(state.leader), LeaderEpoch(state.leader_epoch))

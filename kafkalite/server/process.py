@@ -1,0 +1,103 @@
+"""A broker as a process: the real edges, the signals, the exit code.
+
+SIGTERM and SIGINT are a controlled shutdown and exit 0; a second one does not hurry it. A start
+that fails is one line on stderr and exit 1, and so is whatever ends a running broker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+import sys
+
+import uvloop
+
+from kafkalite.edge import SystemClock, ThreadOffload, system_random
+from kafkalite.log.files import DiskFiles
+from kafkalite.server.broker import Edges, StartFailed, run_broker
+from kafkalite.server.config import BrokerConfig
+from kafkalite.server.http import AiohttpNetwork
+from kafkalite.server.malloc import tune_process
+from kafkalite.transport.http import HttpTransport
+from zk.client import ZooKeeper
+from zk.session import ZooKeeperConfig, connect
+
+_logger = logging.getLogger(__name__)
+
+
+def main(config: BrokerConfig) -> int:
+    """Run one broker in the foreground until a signal ends it; returns the exit code."""
+    logging.basicConfig(
+        level=logging.INFO,
+        stream=sys.stderr,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    logging.getLogger("kazoo").setLevel(logging.WARNING)
+    try:
+        uvloop.run(_run(config))
+    except StartFailed as error:
+        print(f"kafkalite broker: {error}", file=sys.stderr)
+        return 1
+    except BaseExceptionGroup as group:
+        causes = "; ".join(f"{type(one).__name__}: {one}" for one in _leaves(group))
+        _logger.error("the broker ends", exc_info=group)
+        print(f"kafkalite broker: ended by {causes}", file=sys.stderr)
+        return 1
+    return 0
+
+
+async def _run(config: BrokerConfig) -> None:
+    stop, running = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    broker = asyncio.create_task(run_broker(config, _edges(config), stop, running=running), name="broker")
+    started = asyncio.create_task(running.wait(), name="started")
+    # A signal during the start ends it: nothing has been promised to anybody yet.
+    stopped = asyncio.create_task(stop.wait(), name="stopped")
+    await asyncio.wait({broker, started, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    started.cancel()
+    stopped.cancel()
+    if not running.is_set() and stop.is_set():
+        broker.cancel()
+        await asyncio.wait({broker})
+        return
+    if running.is_set():
+        tune_process()
+        _logger.info("broker started")
+    await broker
+
+
+def _edges(config: BrokerConfig) -> Edges:
+    clock = SystemClock()
+    zookeeper = ZooKeeperConfig(
+        connect=config.zookeeper_connect,
+        session_timeout_ms=config.zookeeper_session_timeout_ms,
+        connection_timeout_ms=config.zookeeper_connection_timeout_ms,
+        max_in_flight_requests=config.zookeeper_max_in_flight_requests,
+    )
+
+    async def connect_zookeeper() -> ZooKeeper:
+        return await connect(zookeeper, clock)
+
+    return Edges(
+        clock=clock,
+        offload=ThreadOffload(),
+        chance=system_random(),
+        transport=HttpTransport(),
+        network=AiohttpNetwork(
+            idle_ms=config.connections_max_idle_ms, backlog=config.socket_listen_backlog_size
+        ),
+        files=DiskFiles(),
+        connect_zookeeper=connect_zookeeper,
+        host_name=socket.getfqdn(),
+    )
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    leaves: list[BaseException] = []
+    for one in group.exceptions:
+        leaves.extend(_leaves(one) if isinstance(one, BaseExceptionGroup) else [one])
+    return leaves

@@ -1,0 +1,100 @@
+"""A cluster of three ZooKeepers and three brokers for the fault tests, shared while it is whole."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from kafkalite.client import AdminClient, NewTopic
+from kafkalite.cluster.launcher import Cluster
+from kafkalite.cluster.zookeeper import four_letter_word  # noqa: F401  (re-exported for the tests)
+
+SESSION_TIMEOUT_MS = 3_000
+
+OVERRIDES = {
+    "zookeeper.session.timeout.ms": str(SESSION_TIMEOUT_MS),
+    "replica.lag.time.max.ms": "3000",
+    "min.insync.replicas": "2",
+    "controlled.shutdown.retry.backoff.ms": "500",
+}
+
+
+class FaultCluster:
+    """A running cluster and the ways to break it; blocking work happens on threads."""
+
+    _topics = itertools.count()
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+
+    @property
+    def bootstrap_servers(self) -> str:
+        return self.cluster.layout.bootstrap_servers
+
+    async def create_topic(self, *, partitions: int = 3, replication_factor: int = 3) -> str:
+        name = f"faults-{next(self._topics)}"
+        async with AdminClient(bootstrap_servers=self.bootstrap_servers) as admin:
+            await admin.create_topics(
+                [NewTopic(name, num_partitions=partitions, replication_factor=replication_factor)]
+            )
+        return name
+
+    async def leader(self, topic: str, partition: int = 0) -> int:
+        async with AdminClient(bootstrap_servers=self.bootstrap_servers) as admin:
+            (description,) = await admin.describe_topics([topic])
+        leader = next(one.leader for one in description.partitions if one.partition == partition)
+        assert leader is not None
+        return leader
+
+    async def controller(self) -> int:
+        async with AdminClient(bootstrap_servers=self.bootstrap_servers) as admin:
+            description = await admin.describe_cluster()
+        assert description.controller is not None
+        return description.controller
+
+    async def kill(self, *names: str) -> None:
+        await asyncio.to_thread(self.cluster.kill, names)
+
+    async def pause(self, *names: str) -> None:
+        await asyncio.to_thread(self.cluster.pause, names)
+
+    async def resume(self, *names: str) -> None:
+        await asyncio.to_thread(self.cluster.resume, names)
+
+    async def start(self, *names: str) -> None:
+        await asyncio.to_thread(self.cluster.start, names, timeout_s=120)
+
+    async def stop(self, *names: str) -> None:
+        await asyncio.to_thread(self.cluster.stop, names, timeout_s=120)
+
+    @property
+    def zookeepers(self) -> list[str]:
+        return [node.name for node in self.cluster.layout.zookeepers]
+
+    @property
+    def brokers(self) -> list[str]:
+        return [node.name for node in self.cluster.layout.brokers]
+
+    def data(self, broker: int) -> Path:
+        return self.cluster.directory / f"broker-{broker}" / "data"
+
+
+@pytest.fixture(scope="module")
+def _cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    cluster = Cluster.load_or_create(
+        tmp_path_factory.mktemp("faults"), brokers=3, zookeepers=3, overrides=OVERRIDES
+    )
+    cluster.up(timeout_s=120)
+    yield cluster
+    cluster.down(timeout_s=60, delete=True)
+
+
+@pytest.fixture
+async def cluster(_cluster: Cluster) -> AsyncIterator[FaultCluster]:
+    """The shared cluster, with everything running again that an earlier test may have left broken."""
+    await asyncio.to_thread(_cluster.up, timeout_s=120)
+    yield FaultCluster(_cluster)

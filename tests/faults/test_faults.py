@@ -1,0 +1,148 @@
+"""What people do to a cluster, and that no acknowledged record suffers from it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+
+from kafkalite.client import AdminClient
+
+from .conftest import SESSION_TIMEOUT_MS, FaultCluster
+from .workload import Workload, is_whole, kept_its_word
+
+pytestmark = pytest.mark.timeout(240)
+
+LONGER_THAN_A_SESSION_S = 2.5 * SESSION_TIMEOUT_MS / 1000
+"""A fault that lasts: how long it holds is the fault itself, not a wait for a condition."""
+
+
+async def _verified(cluster: FaultCluster, workload: Workload) -> None:
+    await is_whole(cluster.bootstrap_servers, workload.topic)
+    assert len(workload.acknowledged) > 0
+    await kept_its_word(workload)
+
+
+async def test_leader_killed_while_records_are_sent(cluster: FaultCluster) -> None:
+    topic = await cluster.create_topic()
+    victim = await cluster.leader(topic)
+    async with Workload(cluster.bootstrap_servers, topic, 3).running() as workload:
+        await workload.acknowledges(300)
+        await cluster.kill(f"broker-{victim}")
+        await workload.acknowledges(300)
+        assert await cluster.leader(topic) != victim
+        await cluster.start(f"broker-{victim}")
+        await workload.acknowledges(300)
+    await _verified(cluster, workload)
+
+
+async def test_controller_killed(cluster: FaultCluster) -> None:
+    topic = await cluster.create_topic()
+    victim = await cluster.controller()
+    async with Workload(cluster.bootstrap_servers, topic, 3).running() as workload:
+        await workload.acknowledges(300)
+        await cluster.kill(f"broker-{victim}")
+        await workload.acknowledges(600)
+        async with asyncio.timeout(60):
+            while await cluster.controller() == victim:
+                await asyncio.sleep(0.1)
+        await cluster.start(f"broker-{victim}")
+    await _verified(cluster, workload)
+
+
+async def test_controller_and_leader_killed_and_the_leader_is_back_at_once_without_its_tail(
+    cluster: FaultCluster,
+) -> None:
+    """The restart that nobody saw: the leader is back within its session, its unsynced tail is gone."""
+    topic = await cluster.create_topic(partitions=1)
+    leader, controller = await cluster.leader(topic), await cluster.controller()
+    async with Workload(cluster.bootstrap_servers, topic, 1).running() as workload:
+        await workload.acknowledges(300)
+        await cluster.kill(*{f"broker-{leader}", f"broker-{controller}"})
+        _cut_tail(cluster.data(leader) / f"{topic}-0")
+        await cluster.start(f"broker-{leader}")
+        await workload.acknowledges(300)
+        await cluster.start(f"broker-{controller}")
+    await _verified(cluster, workload)
+
+
+async def test_zombie_leader_acknowledges_nothing_that_is_lost(cluster: FaultCluster) -> None:
+    """acks=1, the weakest promise: a leader paused past its session has nothing to say afterwards."""
+    topic = await cluster.create_topic(partitions=1)
+    victim = await cluster.leader(topic)
+    async with Workload(cluster.bootstrap_servers, topic, 1).running() as safe:
+        async with Workload(cluster.bootstrap_servers, topic, 1, acks=1).running() as hasty:
+            await hasty.acknowledges(100)
+            await cluster.pause(f"broker-{victim}")
+            before = dict(hasty.acknowledged)
+            await asyncio.sleep(LONGER_THAN_A_SESSION_S)
+            await cluster.resume(f"broker-{victim}")
+            await hasty.acknowledges(100)
+        assert await cluster.leader(topic) != victim
+    await is_whole(cluster.bootstrap_servers, topic)
+    after = {place: value for place, value in hasty.acknowledged.items() if place not in before}
+    from .workload import read_all
+
+    found = await read_all(cluster.bootstrap_servers, topic, 1)
+    lost = {place: value for place, value in after.items() if found.get(place) != value}
+    assert not lost, f"acknowledged by a zombie and lost: {lost}"
+    assert all(found.get(place) == value for place, value in safe.acknowledged.items())
+
+
+async def test_one_zookeeper_of_three_killed(cluster: FaultCluster) -> None:
+    topic = await cluster.create_topic()
+    async with Workload(cluster.bootstrap_servers, topic, 3).running() as workload:
+        for name in cluster.zookeepers:
+            await workload.acknowledges(200)
+            await cluster.kill(name)
+            await workload.acknowledges(200)
+            await cluster.start(name)
+    await _verified(cluster, workload)
+
+
+@pytest.mark.parametrize("away_s", [SESSION_TIMEOUT_MS / 1000 / 2, LONGER_THAN_A_SESSION_S])
+async def test_the_whole_ensemble_away_and_back(cluster: FaultCluster, away_s: float) -> None:
+    topic = await cluster.create_topic()
+    async with Workload(cluster.bootstrap_servers, topic, 3).running() as workload:
+        await workload.acknowledges(200)
+        await cluster.kill(*cluster.zookeepers)
+        await asyncio.sleep(away_s)
+        await cluster.start(*cluster.zookeepers)
+        await workload.acknowledges(500)
+    await _verified(cluster, workload)
+
+
+async def test_everything_killed_at_once_and_started_again(cluster: FaultCluster) -> None:
+    topic = await cluster.create_topic()
+    async with Workload(cluster.bootstrap_servers, topic, 3).running() as workload:
+        await workload.acknowledges(500)
+        await cluster.kill(*cluster.brokers, *cluster.zookeepers)
+        await cluster.start(*cluster.zookeepers)
+        await cluster.start(*cluster.brokers)
+        await workload.acknowledges(300)
+    await _verified(cluster, workload)
+
+
+async def test_rolling_restart_moves_leaders_first(cluster: FaultCluster) -> None:
+    topic = await cluster.create_topic()
+    async with Workload(cluster.bootstrap_servers, topic, 3).running() as workload:
+        for name in cluster.brokers:
+            await workload.acknowledges(200)
+            await cluster.stop(name)
+            async with AdminClient(bootstrap_servers=cluster.bootstrap_servers) as admin:
+                (description,) = await admin.describe_topics([topic])
+            assert all(one.leader is not None for one in description.partitions)
+            await cluster.start(name)
+            await is_whole(cluster.bootstrap_servers, topic)
+    assert not workload.failed
+    await _verified(cluster, workload)
+
+
+def _cut_tail(directory: Path) -> None:
+    """Lose what a machine loses that was not told to sync: here, the last third of the last segment."""
+    segment = max(directory.glob("*.log"))
+    size = segment.stat().st_size
+    assert size > 0, f"{segment} is empty: there is no tail to lose"
+    os.truncate(segment, size * 2 // 3)
