@@ -95,6 +95,12 @@ def test_garbage_after_the_frame_is_corrupt(compression: Compression) -> None:
             decompress(compression, packed + more, LIMIT)
 
 
+@pytest.mark.parametrize("compression", [Compression.GZIP, Compression.LZ4, Compression.ZSTD])
+def test_not_even_an_empty_frame_may_follow(compression: Compression) -> None:
+    with pytest.raises(CorruptMessageError, match="follow"):
+        decompress(compression, compress(compression, BODY) + compress(compression, b""), LIMIT)
+
+
 @pytest.mark.parametrize("compression", [c for c in REAL if c is not Compression.SNAPPY])
 def test_every_truncation_is_corrupt(compression: Compression) -> None:
     packed = compress(compression, b"some words, and some words again, and some words again" * 3)

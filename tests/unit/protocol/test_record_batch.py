@@ -149,6 +149,8 @@ def test_opening_a_batch_gives_columns() -> None:
     assert columns.values == [b"1", None, b""]
     assert columns.headers == headers
     assert BatchHeader.parse(batch).max_timestamp == 20
+    assert decode_batch(encode_batch([b"a", b"b"], timestamps=NOW)).timestamps == NOW
+    assert decode_batch(craft([None, -5, None, [b"a", b"b"], None])).timestamps == NOW - 5
 
 
 def test_a_compacted_batch_keeps_its_offsets_and_its_reach() -> None:
@@ -332,6 +334,7 @@ def test_walking_finds_whole_batches_and_stops_at_a_part() -> None:
     assert list(batches(buffer, len(first))) == found[1:]
     assert list(batches(b"")) == []
     assert whole_batches_size(first[:-1]) == 0
+    assert whole_batches_size(first) == len(first)
 
 
 def test_walking_over_what_is_no_batch_is_an_error() -> None:

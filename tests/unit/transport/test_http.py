@@ -200,26 +200,54 @@ async def test_large_bodies_go_both_ways(transport: HttpTransport) -> None:
 
 
 async def test_a_full_write_buffer_holds_requests_back_in_order(transport: HttpTransport) -> None:
-    read_on = asyncio.Event()
+    begun, read_on = asyncio.Event(), asyncio.Event()
     order: list[str] = []
 
     async def script(peer: Peer) -> None:
+        await peer.reader.readuntil(b"\r\n\r\n")
+        begun.set()  # The rest of the first request is more than the sockets' buffers hold.
         await read_on.wait()
-        for _ in range(4):
+        await peer.reader.readexactly(len(big))
+        await peer.answer()
+        for _ in range(3):
             first, _, _ = await peer.request()
             order.append(first.split()[1])
             await peer.answer()
 
+    big = bytes(32 << 20)
     async with Server(script).run() as address:
         ask = asking(transport, address)
-        big = bytes(8 << 20)
-        tasks = [asyncio.ensure_future(ask(f"/{n}", big)) for n in range(4)]
-        held = asyncio.ensure_future(ask("/timeout", timeout_ms=1))
+        tasks = [asyncio.ensure_future(ask("/0", big))]
+        await begun.wait()
+        tasks += [asyncio.ensure_future(ask(f"/{n}")) for n in (1, 2, 3)]
         with fails("before it was sent", sent=False):
-            await held
+            await ask("/never", timeout_ms=10)
         read_on.set()
         await asyncio.gather(*tasks)
-        assert order == ["/0", "/1", "/2", "/3"]
+        assert order == ["/1", "/2", "/3"]
+
+
+async def test_what_was_held_back_goes_to_the_next_connection(transport: HttpTransport) -> None:
+    begun, hang_up = asyncio.Event(), asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        if peer.number == 0:
+            await peer.reader.readuntil(b"\r\n\r\n")
+            begun.set()
+            await hang_up.wait()
+        else:
+            await echo(peer)
+
+    async with Server(script).run() as address:
+        ask = asking(transport, address)
+        lost = asyncio.ensure_future(ask("/lost", bytes(32 << 20)))
+        await begun.wait()
+        held = asyncio.ensure_future(ask("/held"))
+        await asyncio.sleep(0)
+        hang_up.set()
+        with fails("connection"):
+            await lost
+        assert (await held).status == 200
 
 
 async def test_nobody_listens(transport: HttpTransport) -> None:
@@ -332,13 +360,26 @@ async def test_giving_up_a_long_poll_frees_its_lane(transport: HttpTransport) ->
 
 
 async def test_giving_up_what_was_answered_leaves_the_connection_alone(transport: HttpTransport) -> None:
-    server = Server(echo)
+    asked = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        asked.set()
+        await echo(peer)
+
+    server = Server(script)
     async with server.run() as address:
         ask = asking(transport, address)
         task = asyncio.ensure_future(ask("/1"))
-        await task
+        await asked.wait()
+        connection = transport._lanes[address, "test"].connection
+        assert connection is not None
+        # The answer arrives, and in the same step, before the task goes on, it is cancelled.
+        connection.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
         task.cancel()
-        await ask("/2")
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert (await ask("/2")).status == 200
         assert len(server.peers) == 1
 
 
