@@ -43,6 +43,7 @@ class FileSink:
         self._path = path
         self._file = files.open(path, create=True)
 
+    @property
     def size(self) -> int:
         """What the file holds, in bytes."""
         return self._file.size()

@@ -80,7 +80,7 @@ def test_a_file_is_continued_and_rotated(tmp_path: Path) -> None:
     sink.append(b"one\n")
     sink.close()
     sink = FileSink(DiskFiles(), str(path))
-    assert sink.size() == 4
+    assert sink.size == 4
     sink.append(b"two\n")
     assert path.read_bytes() == b"one\ntwo\n"
     sink.rotate()
