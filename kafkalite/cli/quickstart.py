@@ -287,8 +287,9 @@ def _show_next(cluster: Cluster, leader: int) -> None:
 
 
 def _path_from_here(path: Path) -> str:
-    """``path`` as one would type it here: relative where it lies below."""
+    """``path`` as one would type it here: relative where it lies below, and never a bare name."""
     try:
-        return str(path.relative_to(Path.cwd()))
+        below = path.relative_to(Path.cwd())
     except ValueError:
         return str(path)
+    return str(below) if len(below.parts) > 1 or below.name.startswith(".") else f"./{below}"
