@@ -22,7 +22,7 @@ from kafkalite.server.http import AiohttpNetwork
 from kafkalite.server.malloc import tune_process
 from kafkalite.transport.http import HttpTransport
 from zk.client import ZooKeeper
-from zk.session import ZooKeeperConfig, connect
+from zk.session import connect
 
 _logger = logging.getLogger(__name__)
 
@@ -72,12 +72,7 @@ async def _run(config: BrokerConfig) -> None:
 
 def _edges(config: BrokerConfig) -> Edges:
     clock = SystemClock()
-    zookeeper = ZooKeeperConfig(
-        connect=config.zookeeper_connect,
-        session_timeout_ms=config.zookeeper_session_timeout_ms,
-        connection_timeout_ms=config.zookeeper_connection_timeout_ms,
-        max_in_flight_requests=config.zookeeper_max_in_flight_requests,
-    )
+    zookeeper = config.zookeeper_config()
 
     async def connect_zookeeper() -> ZooKeeper:
         return await connect(zookeeper, clock)

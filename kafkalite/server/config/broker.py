@@ -143,7 +143,6 @@ class BrokerConfig:
     controlled_shutdown_enable: bool
     controlled_shutdown_max_retries: int
     controlled_shutdown_retry_backoff_ms: int
-    request_timeout_ms: int
 
     settings: Mapping[str, Setting] = field(repr=False)
     """What was set, by name, as it was written; everything else is at its default."""

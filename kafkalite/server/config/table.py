@@ -342,9 +342,6 @@ _HONOURED: Final = (
         "controlled.shutdown.max.retries", INT, 3, "How often a controlled shutdown is tried.", at_least=1
     ),
     _honoured("controlled.shutdown.retry.backoff.ms", LONG, 5000, "Pause between the tries.", at_least=0),
-    _honoured(
-        "request.timeout.ms", INT, 30000, "How long this broker waits for another's answer.", at_least=1
-    ),
 )
 
 _DORMANT: Final = (
@@ -438,6 +435,7 @@ _NOT_HONOURED: Final = (
     _known("replica.socket.receive.buffer.bytes", INT, 65536),
     _known("replication.quota.window.num", INT, 11, at_least=1),
     _known("replication.quota.window.size.seconds", INT, 1, at_least=1),
+    _known("request.timeout.ms", INT, 30000),
     _known("sasl.client.callback.handler.class", CLASS, None),
     _known("sasl.enabled.mechanisms", LIST, ("GSSAPI",)),
     _known("sasl.jaas.config", PASSWORD, None),
