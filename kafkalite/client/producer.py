@@ -66,7 +66,7 @@ class Producer:
     ) -> None:
         """Connect to nothing yet.
 
-        ``acks``: 0, 1 or "all" (-1). ``enable_idempotence``: None means on if ``acks`` is "all"; True with
+        Serialisers make bytes of keys and values; None stays None. ``acks``: 0, 1 or "all" (-1). ``enable_idempotence``: None means on if ``acks`` is "all"; True with
         other acks is an error. ``compression_type``: None, "gzip", "snappy", "lz4" or "zstd", with
         ``compression_level`` where it has levels. ``max_batch_size``, ``max_request_size`` and
         ``buffer_memory`` are bytes; ``linger_ms`` is how long a batch waits for more records;
@@ -101,6 +101,8 @@ class Producer:
         self._chance = chance or system_random()
         self._key_serializer = key_serializer
         self._value_serializer = value_serializer
+        # What `send` may take as it is: bytes, or nothing where values are serialised.
+        self._plain: type[object] = bytes if value_serializer is None else Producer
         self._partitioner = partitioner
         self._max_request_size = max_request_size
         self._max_block_ms = max_block_ms
@@ -216,7 +218,7 @@ class Producer:
         batch = self._quick.get(topic)
         if (
             batch is not None
-            and value.__class__ is bytes
+            and value.__class__ is self._plain
             and key is None
             and partition is None
             and timestamp_ms is None
@@ -441,7 +443,7 @@ def _compression(name: str | None, level: int | None) -> Compression:
 
 
 def _bytes(what: str, value: Any, serializer: Serializer | None) -> bytes | None:
-    if serializer is not None:
+    if serializer is not None and value is not None:
         value = serializer(value)
     if value is None or value.__class__ is bytes:
         return value
