@@ -77,10 +77,9 @@ def read(files: Files, directories: Iterable[str]) -> dict[str, MetaProperties]:
     return found
 
 
-def write(files: Files, directories: Iterable[str], properties: MetaProperties) -> None:
-    """Write the file to each directory, durably."""
-    for directory in directories:
-        files.write_atomically(f"{directory}/{FILE_NAME}", render(properties).encode())
+def write(files: Files, directory: str, properties: MetaProperties) -> None:
+    """Write the directory's file, durably. Raises OSError."""
+    files.write_atomically(f"{directory}/{FILE_NAME}", render(properties).encode())
 
 
 def check(
