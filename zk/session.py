@@ -164,6 +164,8 @@ class _Connection(kazoo_connection.ConnectionHandler):  # type: ignore[misc]
 
     granted_timeout_ms = 0
     """The session timeout in the last connect answer."""
+    last_error = ""
+    """What became of the last attempt that failed."""
     _session_id = 0
 
     def _connect_loop(self, retry: Any) -> Any:
@@ -185,7 +187,11 @@ class _Connection(kazoo_connection.ConnectionHandler):  # type: ignore[misc]
     def _connect(self, *args: Any) -> Any:
         if self._session_id and self.client._session_id != self._session_id:
             raise kazoo_errors.SessionExpiredError("this client has had its session")
-        return super()._connect(*args)
+        try:
+            return super()._connect(*args)
+        except Exception as error:
+            self.last_error = str(error) or type(error).__name__
+            raise
 
     def _invoke(self, timeout: float, request: Any, xid: int | None = None) -> Any:
         answer = super()._invoke(timeout, request, xid)
@@ -386,8 +392,14 @@ class Session:
                 await self._create_chroot()
                 await self.sync()  # From here on there is contact to speak of.
         except TimeoutError:
+            last = self._client._connection.last_error
             raise ConnectionLoss(
                 f"no ZooKeeper server of {self._config.servers} granted a session within {timeout_ms} ms"
+                + (f" ({last})" if last else "")
+            ) from None
+        except SessionExpired as error:
+            raise (NoAuth if self._client.refused else ConnectionLoss)(
+                f"ZooKeeper at {self._config.servers}: {error}"
             ) from None
 
     async def _create_chroot(self) -> None:
@@ -464,13 +476,12 @@ class Session:
         self._stop_beating()
         self._armed.clear()
         self._missed.clear()
-        error: ZooKeeperError = SessionExpired(reason)
         if not self._opened.done():
-            self._opened.set_exception(NoAuth(reason) if self._client.refused else ConnectionLoss(reason))
+            self._opened.set_exception(SessionExpired(reason))
             self._opened.exception()  # Somebody may have stopped waiting for it.
         for call in (*self._in_flight, *self._waiting):
             if not call.answer.done():
-                call.answer.set_exception(error)
+                call.answer.set_exception(SessionExpired(reason))
         self._in_flight.clear()
         self._waiting.clear()
         self._tell()
@@ -538,8 +549,10 @@ class Session:
                 self._dropping = True
                 self._client._call(kazoo_connection._CONNECTION_DROP, _Call(self, None))
         else:
-            # Past the queue and the bound: it must not wait for its turn.
-            self._send(_Call(self, wire.Sync(self._absolute("/")), proves_contact=True))
+            # Past the queue and the bound: it must not wait for its turn. Nobody waits for its answer.
+            call = _Call(self, wire.Sync(self._absolute("/")), proves_contact=True)
+            call.answer.cancel()
+            self._send(call)
 
     def _stop_beating(self) -> None:
         if self._beat_timer is not None:
