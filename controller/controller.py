@@ -112,6 +112,7 @@ class Controller:
         self._store: Store | None = None
         self._previous_session: int | None = None
         self._reign: Reign | None = None
+        self._ending: Reign | None = None
         self._reign_store: FencedStore | None = None
         self._controller_id = NO_BROKER
         self._handled = asyncio.Event()
@@ -211,6 +212,8 @@ class Controller:
             return
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._queue.clear_and_put(SessionLost(done))
+        if self._work is not None:
+            self._work.cancel()  # Nothing that it could still achieve in that session counts.
         await done
 
     async def shutdown(self) -> None:
@@ -461,11 +464,14 @@ class Controller:
 
     async def _resign(self, reason: str) -> None:
         """End the reign, if there is one, in memory. `/controller` is left as it is."""
-        reign, self._reign = self._reign, None
+        if self._reign is not None:
+            self._ending, self._reign = self._reign, None
+        reign = self._ending  # Also one whose end was cut short.
         if reign is None:
             return
         self._handled.set()
         await reign.end()
+        self._ending = None
         self._journal.record(
             "ControllerResigned",
             controller=self._broker_id,

@@ -132,6 +132,7 @@ class Reign:
         self._tasks = tasks
         self._timer: asyncio.Task[None] | None = None
         self._is_over = False
+        self._deletion_causes: dict[str, EventId] = {}
         self.context = ControllerContext(epoch)
         self.channels = ChannelManager(
             channel,
@@ -651,7 +652,9 @@ class Reign:
                 )
                 await self._store.delete_if_there(paths.delete_topic(topic))
             else:
-                self._journal.record("TopicDeletionStarted", cause=cause, topic=topic)
+                self._deletion_causes[topic] = self._journal.record(
+                    "TopicDeletionStarted", cause=cause, topic=topic
+                )
                 context.topics_to_delete.add(topic)
                 if topic_deletion.is_being_reassigned(context, topic):
                     self._mark_ineligible(topic, "a partition is being reassigned")
@@ -670,18 +673,22 @@ class Reign:
             self._mark_ineligible(replica.partition.topic, reason)
 
     async def _resume_deletions(self) -> None:
+        for topic in sorted(self.context.topics_to_delete):
+            with Journal.because(self._deletion_causes.get(topic, Journal.ambient_cause())):
+                await self._resume_deletion(topic)
+
+    async def _resume_deletion(self, topic: str) -> None:
         context, machines = self.context, self._machines
-        for topic in sorted(context.topics_to_delete):
-            replicas = context.replicas_of(context.partitions_of(topic))
+        replicas = context.replicas_of(context.partitions_of(topic))
+        step = topic_deletion.next_step(context, topic)
+        if step is NextStep.RETRY:
+            failed = [r for r in replicas if context.replica_state(r) is ReplicaState.DELETION_INELIGIBLE]
+            await machines.move_replicas(failed, ReplicaState.OFFLINE)
             step = topic_deletion.next_step(context, topic)
-            if step is NextStep.RETRY:
-                failed = [r for r in replicas if context.replica_state(r) is ReplicaState.DELETION_INELIGIBLE]
-                await machines.move_replicas(failed, ReplicaState.OFFLINE)
-                step = topic_deletion.next_step(context, topic)
-            if step is NextStep.COMPLETE:
-                await self._complete_deletion(topic, replicas)
-            elif step is NextStep.START:
-                await self._start_deletion(topic, replicas)
+        if step is NextStep.COMPLETE:
+            await self._complete_deletion(topic, replicas)
+        elif step is NextStep.START:
+            await self._start_deletion(topic, replicas)
 
     async def _start_deletion(self, topic: str, replicas: list[PartitionReplica]) -> None:
         context, machines = self.context, self._machines
@@ -733,6 +740,7 @@ class Reign:
         await self._store.delete_if_there(paths.delete_topic(topic))
         self.context.forget_topic(topic)
         self._journal.record("TopicDeleted", topic=topic)
+        self._deletion_causes.pop(topic, None)
         # The watch of the znode that was deleted is spent; whoever creates the name anew is seen by
         # the watch on the children.
 

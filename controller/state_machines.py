@@ -386,7 +386,7 @@ class StateMachines:
             if partition in written:
                 before, after = written[partition]
                 cause = self._journal.record(
-                    "ReplicaLeftIsr",
+                    "ReplicaWentOffline",
                     partition=partition,
                     replica=gone,
                     old_isr=list(before.state.isr),

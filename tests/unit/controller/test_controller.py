@@ -316,7 +316,7 @@ async def test_changed_endpoints_reach_everybody(cluster: Cluster) -> None:
     def racks() -> list[str | None]:
         requests = cluster.brokers.of(cluster[1].id).requests
         updates = [r for r in requests if isinstance(r, UpdateMetadataRequest)]
-        return [live.rack for live in updates[-1].live_brokers]
+        return [live.rack for live in updates[-1].live_brokers] if updates else []
 
     await cluster.until(lambda: racks() == [None, "r2"])
 
@@ -424,7 +424,7 @@ async def test_deleting_a_topic_takes_logs_first_and_znodes_last(
     await create(cluster, topic("t", 2, 2))
     assert cluster.reader is not None
     await cluster.reader.zk.create(paths.delete_topic("t"))
-    await cluster.until(lambda: not any("/t" in path for path in server.dump()))
+    await cluster.until(lambda: not any("/t" in path.replace("/topics", "") for path in server.dump()))
     for id in (1, 2):
         assert cluster.brokers.of(cluster[id].id).stopped == {T0: True, TopicPartition("t", 1): True}
         assert cluster.brokers.of(cluster[id].id).metadata == {}
@@ -464,7 +464,7 @@ async def test_isr_changes_reach_everybodys_metadata(server: MemoryZooKeeper, cl
     await cluster.create("t", {0: (2, 1)})
     await cluster.write_isr(T0, (2,))
     await cluster.until(lambda: cluster.brokers.of(cluster[1].id).metadata[T0].isr == [2])
-    await cluster.until(lambda: not any("isr_change_" in path for path in server.dump()))
+    await cluster.until(lambda: not any("isr_change_0" in path for path in server.dump()))
 
 
 async def test_a_lost_log_directory_moves_its_leaders(server: MemoryZooKeeper, cluster: Cluster) -> None:
@@ -543,7 +543,7 @@ async def test_a_thousand_partitions_fail_over(cluster: Cluster) -> None:
     await cluster.start(1, 2, 3)
     await create(cluster, topic("t", assignments={p: [2, 3] for p in range(1000)}), timeout_ms=60_000)
     await cluster[2].leave()
-    await cluster.until(
-        lambda: len([e for e in cluster.events("LeaderElected") if e.facts["leader"] == 3]) == 1000, 60
-    )
-    assert (await cluster.until_state(TopicPartition("t", 999), lambda s: s.leader == 3)).isr == (3,)
+    told = cluster.brokers.of(cluster[3].id).leader_and_isr
+    await cluster.until(lambda: sum(s.leader == 3 and s.isr == [3] for s in told.values()) == 1000, 60)
+    batches = [r for r in cluster.brokers.of(cluster[3].id).requests if isinstance(r, LeaderAndIsrRequest)]
+    assert len(batches) <= 3  # Partitions travel together.
