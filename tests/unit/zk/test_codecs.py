@@ -64,9 +64,7 @@ TOKEN = DelegationToken(
             b'{"version":2,"brokerid":1,"timestamp":"1700000000123","kraftControllerEpoch":-1}',
             codecs.decode_controller,
         ),
-        (codecs.encode_controller_epoch, ControllerEpoch(7)),
-        b"7",
-        codecs.decode_controller_epoch,
+        (codecs.encode_controller_epoch, ControllerEpoch(7), b"7", codecs.decode_controller_epoch),
         (
             codecs.encode_broker,
             BROKER,
