@@ -859,7 +859,7 @@ class Reign:
             except BrokerError as error:
                 answers.append(
                     CreateTopicsResponseTopic(
-                        name=wanted.name, error_code=error.code, error_message=str(error)
+                        name=wanted.name, error_code=error.code, error_message=error.message or None
                     )
                 )
         _answer(event.done, CreatedTopics(CreateTopicsResponse(topics=answers), tuple(created)))

@@ -10,6 +10,7 @@ import click
 from kafkalite.cli.outcome import Failed
 from kafkalite.cli.place import overrides_from
 from kafkalite.server.config import BrokerConfig, ConfigError
+from kafkalite.server.process import main
 
 
 @click.command()
@@ -38,8 +39,7 @@ def broker(config_file: Path, override: tuple[str, ...]) -> None:
     try:
         config = BrokerConfig.load(config_file, environ=os.environ, overrides=overrides)
     except ConfigError as error:
-        raise Failed(str(error)) from error
-    from kafkalite.server.process import main
+        raise Failed(f"kafkalite broker: {error}") from error
 
     code = main(config)
     if code:

@@ -186,4 +186,6 @@ def _fail(error: BaseException, prefix: str) -> NoReturn:
             code = ExitCode.ERROR
         case _:
             raise error
-    raise Failed(f"{prefix}{error}", code) from error
+    # A broker error's own words say it all where there are any; its name is for programs.
+    message = error.message if isinstance(error, BrokerError) and error.message else str(error)
+    raise Failed(f"{prefix}{message}", code) from error
