@@ -366,14 +366,14 @@ class _Fetcher:
             log_end_offset=log.log_end_offset,
             initial_offset=log.high_watermark,
         )
-        before = log.log_end_offset
+        before = (log.log_end_offset, log.latest_epoch)
         await self._cut(
             following,
             number,
             decision.offset,
             reason=f"the leader's epoch {leader.epoch} ends at {leader.end_offset}",
         )
-        if log.log_end_offset == before and self._counts(following, number):
+        if (log.log_end_offset, log.latest_epoch) == before and self._counts(following, number):
             # Nothing to cut although the logs differ: only the leader can change that.
             raise CorruptMessageError(
                 f"{following.replica.topic_partition}: broker {self.leader} says that epoch {leader.epoch} "
@@ -430,8 +430,11 @@ class _Fetcher:
             if not self._counts(following, number):
                 return
             end = log.log_end_offset
-            if await self._give_receipt(following, offset, reason=reason):
-                log.truncate_to(offset)
+            await self._give_receipt(following, offset, reason=reason)
+            # Also where no record goes: epochs that began at the very end are forgotten, those of a
+            # leadership that wrote nothing.
+            log.truncate_to(offset)
+            if log.log_end_offset != end:
                 self._journal.record(
                     "Truncated",
                     cause=replica.cause,
@@ -467,14 +470,14 @@ class _Fetcher:
                 reason=reason,
             )
 
-    async def _give_receipt(self, following: Following, offset: int, *, reason: str) -> bool:
-        """Write down, durably, what a truncation to ``offset`` drops; False where that is nothing."""
+    async def _give_receipt(self, following: Following, offset: int, *, reason: str) -> None:
+        """Write down, durably, what a truncation to ``offset`` drops; nothing where that is nothing."""
         replica = following.replica
         log = replica.log
         assert log is not None
         ranges = log.ranges_above(offset)
         if not ranges:
-            return offset < log.log_end_offset
+            return
         event = self._journal.record(
             "RecordsLost",
             cause=replica.cause,
