@@ -538,6 +538,8 @@ class Broker:
         self._listening.clear()
         for one in listening:
             await one.close()
+        # What a client that has left set going must not go on beside the logs' closing.
+        await self.application.close()
 
     # ---- metrics ----
 
