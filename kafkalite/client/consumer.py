@@ -760,7 +760,7 @@ class Consumer:
     # --- Finding positions ---------------------------------------------------------------------
 
     async def _find_positions(self) -> None:
-        """Look up positions that are not known, and check those whose leader changed, for ever."""
+        """See to it that partitions can be read: leaders, positions, and their check; for ever."""
         failures = 0
         while True:
             self._positions.clear()
@@ -770,11 +770,14 @@ class Consumer:
                 if state.position is None and state.reset_to is not None and state.error is None
             }
             checks = [state for state in self._states.values() if state.must_validate]
-            if not resets and not checks:
+            is_one_missing = any(self._cluster.metadata.leader_of(tp) is None for tp in self._states) or any(
+                topic not in self._cluster.metadata.topics for topic in self._topics
+            )
+            if not resets and not checks and not is_one_missing:
                 failures = 0
                 await self._positions.wait()
                 continue
-            is_done = True
+            is_done = not is_one_missing
             if resets:
                 is_done &= await self._look_up(resets)
             if checks:

@@ -66,14 +66,15 @@ class Producer:
     ) -> None:
         """Connect to nothing yet.
 
-        Serialisers make bytes of keys and values; None stays None. ``acks``: 0, 1 or "all" (-1). ``enable_idempotence``: None means on if ``acks`` is "all"; True with
-        other acks is an error. ``compression_type``: None, "gzip", "snappy", "lz4" or "zstd", with
-        ``compression_level`` where it has levels. ``max_batch_size``, ``max_request_size`` and
-        ``buffer_memory`` are bytes; ``linger_ms`` is how long a batch waits for more records;
-        ``max_block_ms`` how long `send` waits for metadata and memory together; ``delivery_timeout_ms``
-        bounds the time from `send` to the outcome. ``partitioner``, called with the serialised key, all
-        partitions and those with a leader, replaces murmur2 and stickiness. ``transport``, ``clock`` and
-        ``chance`` replace the network, time and entropy in simulations.
+        Serialisers make bytes of keys and values; None stays None. ``acks``: 0, 1 or "all" (-1).
+        ``enable_idempotence``: None means on if ``acks`` is "all"; True with other acks is an error.
+        ``compression_type``: None, "gzip", "snappy", "lz4" or "zstd", with ``compression_level`` where it
+        has levels. ``max_batch_size``, ``max_request_size`` and ``buffer_memory`` are bytes; ``linger_ms``
+        is how long a batch waits for more records; ``max_block_ms`` how long `send` waits for metadata and
+        memory together; ``delivery_timeout_ms`` bounds the time from `send` to the outcome.
+        ``partitioner``, called with the serialised key, all partitions and those with a leader, replaces
+        murmur2 and stickiness. ``transport``, ``clock`` and ``chance`` replace the network, time and
+        entropy in simulations.
 
         Raises ValueError for values that cannot be, or do not fit together.
         """
@@ -102,7 +103,7 @@ class Producer:
         self._key_serializer = key_serializer
         self._value_serializer = value_serializer
         # What `send` may take as it is: bytes, or nothing where values are serialised.
-        self._plain: type[object] = bytes if value_serializer is None else Producer
+        self._plain: Any = bytes if value_serializer is None else Producer
         self._partitioner = partitioner
         self._max_request_size = max_request_size
         self._max_block_ms = max_block_ms

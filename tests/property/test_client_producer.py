@@ -1,4 +1,4 @@
-"""Whatever faults come: an acknowledged record is in the log once, at its offset, in order; no send is forgotten."""
+"""Whatever faults come: what is acknowledged is in the log once, in order, and no send is forgotten."""
 
 from __future__ import annotations
 

@@ -142,7 +142,7 @@ class FakePartition:
         return (largest if largest >= 0 else epoch), end
 
     def sequence_error(self, header: BatchHeader) -> tuple[ErrorCode, int]:
-        """Kafka's check of a producer's sequence: an error, or the offset of a known duplicate, or (NONE, -1)."""
+        """Kafka's check of a sequence: an error, or a known duplicate's offset, or (NONE, -1)."""
         mine = [b.header for b in self.batches if b.header.producer_id == header.producer_id]
         if not mine:
             return ErrorCode.NONE, -1
@@ -197,8 +197,8 @@ class FakeCluster:
         """Seconds that each request takes."""
         self.give_hints = True
         """Whether errors name the current leader."""
-        self.metadata_of: Callable[[int], Mapping[TopicPartition, tuple[int, int]]] = (
-            lambda node: self.leaders()
+        self.metadata_of: Callable[[int], Mapping[TopicPartition, tuple[int, int]]] = lambda node: (
+            self.leaders()
         )
         """What each broker believes of leaders and epochs."""
         self.asked: list[tuple[str, int, Message]] = []
@@ -250,9 +250,7 @@ class FakeCluster:
     def values(self, tp: TopicPartition) -> list[bytes | None]:
         return [value for _, _, value in self.partitions[tp].records()]
 
-    def append(
-        self, tp: TopicPartition, data: Buffer, *, acknowledged: bool = True
-    ) -> StoredBatch:
+    def append(self, tp: TopicPartition, data: Buffer, *, acknowledged: bool = True) -> StoredBatch:
         """Append a batch as the leader does; nothing is checked."""
         p = self.partitions[tp]
         patched = patch_header(data, base_offset=p.end, leader_epoch=p.leader_epoch) + bytes(data[61:])
@@ -619,9 +617,7 @@ class FakeCluster:
             for part in topic.partitions:
                 tp = TopicPartition(topic.topic, part.partition)
                 error = self._check(node, tp, part.current_leader_epoch)
-                epoch, end = (
-                    self.partitions[tp].end_of_epoch(part.leader_epoch) if not error else (-1, -1)
-                )
+                epoch, end = self.partitions[tp].end_of_epoch(part.leader_epoch) if not error else (-1, -1)
                 parts.append(
                     OffsetForLeaderEpochResponsePartition(
                         error_code=error, partition=part.partition, leader_epoch=epoch, end_offset=end

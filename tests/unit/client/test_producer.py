@@ -12,11 +12,11 @@ import pytest
 from kafkalite.client import Producer, errors
 from kafkalite.common import TopicPartition
 from kafkalite.protocol.errors import (
+    ErrorCode,
     MessageTooLargeError,
     TopicAuthorizationFailedError,
     UnknownTopicOrPartitionError,
 )
-from kafkalite.protocol.errors import ErrorCode
 from kafkalite.protocol.produce import ProduceRequest
 from kafkalite.protocol.record_batch import BatchHeader, decode_batch
 from tests.simulation.loop import START_MS, VirtualClock, run_virtual
@@ -379,9 +379,9 @@ def test_a_full_buffer_waits_and_then_says_so() -> None:
         assert all(d.done() and d.exception() is None for d in deliveries)
         cluster.hook = lambda api, node, request: Fault.REFUSE if api == "produce" else Fault.NONE
         begun = asyncio.get_running_loop().time()
+        filling = asyncio.gather(*(producer.send("t", b"x" * 400) for _ in range(60)))
         with pytest.raises(errors.BufferExhaustedError):
-            for _ in range(60):
-                await producer.send("t", b"x" * 400)
+            await filling
         assert asyncio.get_running_loop().time() - begun == pytest.approx(3, abs=0.5)
         cluster.hook = script()
 
@@ -414,9 +414,7 @@ def test_nobody_there() -> None:
         producer = producer_of(cluster)
         with pytest.raises(errors.ClusterUnreachableError) as caught:
             await producer.start()
-        assert [a.address.port for a in caught.value.attempts] == [9002, 9003, 9001] or len(
-            caught.value.attempts
-        ) == 3
+        assert sorted(a.address.port for a in caught.value.attempts) == [9001, 9002, 9003]
         assert "connection refused" in str(caught.value)
         assert "kafkalite cluster status" in caught.value.hint
         with pytest.raises(errors.ClientClosedError):
