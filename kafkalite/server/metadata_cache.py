@@ -42,6 +42,8 @@ class MetadataCache:
     def __init__(self, cluster_id: Uuid) -> None:
         self.cluster_id = cluster_id
         self.controller_id = NO_BROKER
+        self.is_told = False
+        """Whether the controller has told this broker anything since it started."""
         self._brokers: dict[BrokerId, BrokerInfo] = {}
         self._topics: dict[str, dict[int, UpdateMetadataPartition]] = {}
         self._topic_ids: dict[str, Uuid] = {}
@@ -49,6 +51,7 @@ class MetadataCache:
 
     def update(self, request: UpdateMetadataRequest) -> None:
         """Take over what the controller says. Fencing is the caller's."""
+        self.is_told = True
         self.controller_id = BrokerId(request.controller_id)
         self._brokers = {
             BrokerId(broker.id): BrokerInfo(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -50,11 +50,20 @@ class FaultCluster:
         assert leader is not None
         return leader
 
+    async def another_controller(self, than: int) -> int:
+        """Wait until another broker than ``than`` rules."""
+        async with asyncio.timeout(60):
+            while True:
+                found = await self.controller()
+                if found != than:
+                    return found
+                await asyncio.sleep(0.1)
+
     async def controller(self) -> int:
         async with AdminClient(bootstrap_servers=self.bootstrap_servers) as admin:
             description = await admin.describe_cluster()
-        assert description.controller is not None
-        return description.controller
+        assert description.controller_id is not None
+        return description.controller_id
 
     async def kill(self, *names: str) -> None:
         await asyncio.to_thread(self.cluster.kill, names)
@@ -94,7 +103,7 @@ def _cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 @pytest.fixture
-async def cluster(_cluster: Cluster) -> AsyncIterator[FaultCluster]:
+async def cluster(_cluster: Cluster) -> FaultCluster:
     """The shared cluster, with everything running again that an earlier test may have left broken."""
     await asyncio.to_thread(_cluster.up, timeout_s=120)
-    yield FaultCluster(_cluster)
+    return FaultCluster(_cluster)

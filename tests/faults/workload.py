@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kafkalite.client import AdminClient, Consumer, Producer, TopicPartition
-from kafkalite.client.errors import KafkaliteError
+from kafkalite.client.errors import ClientError
+from kafkalite.protocol.errors import BrokerError
 
 
 @dataclass
@@ -75,7 +76,7 @@ class Workload:
     async def _await_answer(self, value: bytes, answer: Any, room: asyncio.Semaphore) -> None:
         try:
             metadata = await answer
-        except KafkaliteError as error:
+        except (ClientError, BrokerError) as error:
             self.failed.append((value, error))
         else:
             place = (metadata.partition, metadata.offset)

@@ -26,7 +26,7 @@ from kafkalite.protocol.errors import (
 )
 from kafkalite.protocol.metadata import MetadataRequest, MetadataResponse, MetadataResponseTopic
 from kafkalite.replication.edges import LeaderUnavailable
-from kafkalite.server.application import Application, RequestContext
+from kafkalite.server.application import Application, RequestContext, Unavailable
 from kafkalite.server.channels import BrokerToBroker
 from kafkalite.server.config import BrokerConfig
 from kafkalite.server.config.definition import Source
@@ -60,6 +60,7 @@ class DescribeApis:
         application.register("describe_configs", self.describe_configs)
 
     async def metadata(self, request: MetadataRequest, context: RequestContext) -> MetadataResponse:
+        self._check_told()
         answer = self._metadata.metadata(request.topics, listener=context.listener)
         if request.allow_auto_topic_creation and self._config.auto_create_topics_enable:
             missing = {
@@ -71,6 +72,11 @@ class DescribeApis:
                 created = await self._create(sorted(missing))
                 answer = self._with_created(answer, created)
         return answer
+
+    def _check_told(self) -> None:
+        """An empty answer would say that the topics do not exist; another broker knows better."""
+        if not self._metadata.is_told:
+            raise Unavailable("the controller has not told this broker about the cluster yet")
 
     async def _create(self, topics: list[str]) -> dict[str, int]:
         """Have the controller create ``topics`` with the defaults; returns each one's error code."""
@@ -111,6 +117,7 @@ class DescribeApis:
     async def describe_cluster(
         self, request: DescribeClusterRequest, context: RequestContext
     ) -> DescribeClusterResponse:
+        self._check_told()
         return self._metadata.describe_cluster(listener=context.listener)
 
     async def describe_configs(
