@@ -12,6 +12,7 @@ fails over in the time of a few dozen round trips.
 from __future__ import annotations
 
 import asyncio
+import enum
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Final, TypeVar, cast
@@ -30,6 +31,14 @@ IN_FLIGHT: Final = 64
 
 Decide = Callable[[TopicPartition, Leadership], LeaderAndIsr | None]
 """The state to write in place of the one given, or None to leave it."""
+
+
+class Conflict(enum.Enum):
+    """Why a write did not happen."""
+
+    STATE = "the state is another by now"
+    GONE = "the state, or its topic, is gone"
+    REGISTRATIONS = "a broker registered meanwhile"
 
 
 async def all_of(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
@@ -87,7 +96,7 @@ class LeadershipWriter:
                         written[partition] = (before, self._adopt(partition, state, result))
                     else:
                         again.append(partition)
-                        registrations_changed |= isinstance(result, RegistrationsChanged)
+                        registrations_changed |= result is Conflict.REGISTRATIONS
                 if registrations_changed:
                     # All the others would fail the same check.
                     again += [partition for partition, _, _ in decisions[start + IN_FLIGHT :]]
@@ -119,9 +128,9 @@ class LeadershipWriter:
                     if isinstance(result, Stat):
                         self._adopt(partition, state, result)
                         created.append(partition)
-                    elif isinstance(result, RegistrationsChanged):
+                    elif result is Conflict.REGISTRATIONS:
                         pending.append(partition)
-                    elif isinstance(result, NodeExists):
+                    elif result is Conflict.STATE:
                         found.append(partition)
                 if pending:
                     pending += [partition for partition, _ in decisions[start + IN_FLIGHT :]]
@@ -161,7 +170,7 @@ class LeadershipWriter:
 
     async def _write(
         self, partition: TopicPartition, before: Leadership, state: LeaderAndIsr
-    ) -> Stat | BadVersion | NoNode | RegistrationsChanged:
+    ) -> Stat | Conflict:
         try:
             return await self._store.write_partition_state(
                 partition,
@@ -169,18 +178,24 @@ class LeadershipWriter:
                 expected_version=before.state.partition_epoch,
                 registrations_version=self._context.registrations.version,
             )
-        except (BadVersion, NoNode, RegistrationsChanged) as conflict:
-            return conflict
+        except BadVersion:
+            return Conflict.STATE
+        except NoNode:
+            return Conflict.GONE
+        except RegistrationsChanged:
+            return Conflict.REGISTRATIONS
 
-    async def _create(
-        self, partition: TopicPartition, state: LeaderAndIsr
-    ) -> Stat | NodeExists | NoNode | RegistrationsChanged:
+    async def _create(self, partition: TopicPartition, state: LeaderAndIsr) -> Stat | Conflict:
         try:
             return await self._store.create_partition_state(
                 partition, state, registrations_version=self._context.registrations.version
             )
-        except (NodeExists, NoNode, RegistrationsChanged) as conflict:
-            return conflict
+        except NodeExists:
+            return Conflict.STATE
+        except NoNode:
+            return Conflict.GONE
+        except RegistrationsChanged:
+            return Conflict.REGISTRATIONS
 
     def _adopt(self, partition: TopicPartition, state: LeaderAndIsr, stat: Stat) -> Leadership:
         leadership = Leadership(replace(state, partition_epoch=PartitionEpoch(stat.version)), stat.mzxid)

@@ -377,6 +377,9 @@ class StateMachines:
         self, gone: BrokerId, partitions: Sequence[TopicPartition], batch: RequestBatch
     ) -> None:
         def decide(partition: TopicPartition, leadership: Leadership) -> LeaderAndIsr | None:
+            came_back = gone not in self._context.brokers and gone in self._context.registrations.czxid
+            if came_back and not self._context.has_restarted(gone, leadership):
+                return None  # It bounced, and this state speaks of its new life already.
             state = remove_from_isr(self._facts(partition, leadership), gone)
             return None if state is None else replace(state, controller_epoch=self._context.epoch)
 
