@@ -674,7 +674,6 @@ class Log:
         if offset <= self._log_start_offset:
             return
         self._log_start_offset = offset
-        self._recovery_point = max(self._recovery_point, offset)
         self.update_high_watermark(self._high_watermark)
         if self._epochs.truncate_from_start(offset):
             self._write_epochs()

@@ -13,6 +13,7 @@ only after what it promises is durable.
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import re
 from collections import deque
@@ -164,7 +165,12 @@ class LogManager:
                 directory.failed(error, "locking the directory")
 
     def _lock(self, path: str) -> DirLock:
+        missing = [path]
+        while not self._files.is_dir(missing[-1]):
+            missing.append(os.path.dirname(missing[-1]) or ".")
         self._files.mkdir(path)
+        for parent in missing[1:]:
+            self._files.sync_dir(parent)
         return self._files.lock(path)
 
     def unlock_dirs(self) -> None:
@@ -325,8 +331,6 @@ class LogManager:
             )
         except OSError as error:
             raise directory.failed(error, f"creating {name}") from error
-        # The name of the new directory is synced with the log's first flush.
-        loaded.unsynced_dirs = [loaded.path, directory.path]
         log = self._make(directory, loaded, config, 0)
         if topic_id is not None:
             log.assign_topic_id(topic_id)

@@ -123,7 +123,6 @@ class _Loader:
         self._snapshots: list[int] = []
         self._epochs = LeaderEpochCache()
         self._known_epochs = LeaderEpochCache()
-        self._are_epochs_known = False
         self._is_changed = False
 
     def load(self, recovery_point: int, log_start_offset: int) -> LoadedLog:
@@ -147,16 +146,12 @@ class _Loader:
             self._is_changed = True
         end = self._segments[-1].next_offset
         start = max(log_start_offset, self._segments[0].base_offset)
-        if not self._are_epochs_known and any(segment.size for segment in self._segments):
-            self._note("the leader epochs were not readable: read again from all batches")
-            self._rebuild_epochs()
+        self._complete_epochs(start, end)
         self._epochs.truncate_from_end(end)
         self._epochs.truncate_from_start(start)
-        unsynced = []
+        path = os.path.join(self._path, LEADER_EPOCH_CHECKPOINT)
         if self._epochs.encode() != before:
-            path = os.path.join(self._path, LEADER_EPOCH_CHECKPOINT)
             self._files.write_atomically(path, self._epochs.encode(), sync=False)
-            unsynced.append(path)
             self._is_changed = True
         producers = ProducerStates(self._partition)
         if not self._is_clean or self._snapshots:
@@ -172,11 +167,16 @@ class _Loader:
             producers=producers,
             snapshots=self._snapshots,
             log_start_offset=start,
-            recovery_point=end if self._is_clean else min(max(recovery_point, start), end),
+            recovery_point=end if self._is_clean else min(recovery_point, end),
             report=self._report,
-            unsynced_paths=unsynced,
-            unsynced_dirs=[self._path] if self._is_changed else [],
+            # What a killed process left behind may be in memory only, names and side files too.
+            unsynced_paths=[] if self._is_clean and not self._is_changed else [path, *self._side_files()],
+            unsynced_dirs=[] if self._is_clean and not self._is_changed else [self._path, self._dir.path],
         )
+
+    def _side_files(self) -> list[str]:
+        names = [file_name(offset, SNAPSHOT_SUFFIX) for offset in self._snapshots]
+        return [os.path.join(self._path, name) for name in (PARTITION_METADATA, *names)]
 
     def _note(self, text: str) -> None:
         self._report.notes.append(text)
@@ -221,7 +221,6 @@ class _Loader:
             return b""
         except CorruptCheckpointError:
             return b""
-        self._are_epochs_known = True
         return data
 
     def _open(self, base: int) -> Segment:
@@ -314,14 +313,31 @@ class _Loader:
                 self._snapshots.remove(segment.base_offset)
             self._is_changed = True
 
-    def _rebuild_epochs(self) -> None:
+    def _complete_epochs(self, start: int, end: int) -> None:
+        """Read the epochs of the batches below the first known entry from the batches themselves.
+
+        There are such batches where the file was damaged, or where it already spoke of a log start
+        that a crash has undone.
+        """
+        entries = self._epochs.entries
+        known_from = entries[0].start_offset if entries else end
+        if known_from <= start:
+            return
         self._epochs.clear()
-        for segment in self._segments:
-            try:
+        try:
+            for segment in self._segments:
                 for batch in segment.scan(0):
+                    if batch.header.base_offset >= known_from:
+                        break
                     self._recovered(batch.header)
-            except CorruptMessageError as error:
-                self._note(str(error))
+                if segment.next_offset >= known_from:
+                    break
+        except CorruptMessageError as error:
+            self._note(str(error))
+        if self._epochs.entries:
+            self._note(f"leader epochs below offset {known_from} were read again from the batches")
+        for entry in entries:
+            self._epochs.assign(entry.epoch, entry.start_offset)
 
 
 def _known_end(segment: Segment) -> int:
