@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -88,6 +89,16 @@ class FaultCluster:
     def brokers(self) -> list[str]:
         return [node.name for node in self.cluster.layout.brokers]
 
+    async def state(self, name: str) -> str:
+        """What `cluster status` says of one process."""
+        status = await asyncio.to_thread(self.cluster.status)
+        return next(one.state for one in status.processes if one.name == name)
+
+    async def enlarge_disk(self, broker: int) -> None:
+        """Give the broker of :func:`cluster_with_a_small_disk` room again."""
+        command = ["mount", "-o", "remount,size=1g", str(self.data(broker))]
+        await asyncio.to_thread(subprocess.run, command, check=True)
+
     def data(self, broker: int) -> Path:
         return self.cluster.directory / f"broker-{broker}" / "data"
 
@@ -100,6 +111,25 @@ def _cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     cluster.up(timeout_s=120)
     yield cluster
     cluster.down(timeout_s=60, delete=True)
+
+
+@pytest.fixture
+def cluster_with_a_small_disk(tmp_path: Path) -> Iterator[FaultCluster]:
+    """A cluster of its own whose broker 1 has 24 MiB of disk."""
+    cluster = Cluster.load_or_create(tmp_path, brokers=3, zookeepers=1, overrides=OVERRIDES)
+    data = tmp_path / "broker-1" / "data"
+    data.mkdir(parents=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(data)], capture_output=True, text=True
+    )
+    if mounted.returncode != 0:
+        pytest.skip(f"a small disk cannot be mounted here: {mounted.stderr.strip()}")
+    try:
+        cluster.up(timeout_s=120)
+        yield FaultCluster(cluster)
+    finally:
+        cluster.down(timeout_s=60)
+        subprocess.run(["umount", str(data)], check=True)
 
 
 @pytest.fixture

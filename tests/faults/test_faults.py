@@ -138,6 +138,23 @@ async def test_rolling_restart_moves_leaders_first(cluster: FaultCluster) -> Non
     await _verified(cluster, workload)
 
 
+async def test_a_disk_out_of_space(cluster_with_a_small_disk: FaultCluster) -> None:
+    """The broker whose only log directory is full ends; the others keep every record and go on."""
+    cluster = cluster_with_a_small_disk
+    topic = await cluster.create_topic(partitions=3)
+    filled = b"x" * 50_000
+    async with Workload(cluster.bootstrap_servers, topic, 3, padding=filled).running() as workload:
+        async with asyncio.timeout(60):
+            while await cluster.state("broker-1") != "stopped":
+                await workload.acknowledges(50)
+        await workload.acknowledges(100)
+    await kept_its_word(workload)
+    assert not (cluster.data(1) / ".kafka_cleanshutdown").exists()
+    await cluster.enlarge_disk(1)
+    await cluster.start("broker-1")
+    await _verified(cluster, workload)
+
+
 def _cut_tail(directory: Path) -> None:
     """Lose what a machine loses that was not told to sync: here, the last third of the last segment."""
     segment = max(directory.glob("*.log"))

@@ -28,6 +28,8 @@ class Workload:
     acks: int | str = "all"
     window: int = 200
     """Records that may be unacknowledged at a time."""
+    padding: bytes = b""
+    """Behind the number, to make the records larger."""
     acknowledged: dict[tuple[int, int], bytes] = field(default_factory=dict)
     """(partition, offset) to value."""
     failed: list[tuple[bytes, Exception]] = field(default_factory=list)
@@ -68,7 +70,7 @@ class Workload:
             while not stop.is_set():
                 await room.acquire()
                 partition = self.sent % self.partitions
-                value = b"%d/%d" % (partition, self.sent)
+                value = b"%d/%d/%b" % (partition, self.sent, self.padding)
                 self.sent += 1
                 answer = await producer.send(self.topic, value, partition=partition)
                 answers.create_task(self._await_answer(value, answer, room))
