@@ -40,7 +40,5 @@ def broker(config_file: Path, override: tuple[str, ...]) -> None:
         config = BrokerConfig.load(config_file, environ=os.environ, overrides=overrides)
     except ConfigError as error:
         raise Failed(f"kafkalite broker: {error}") from error
-
-    code = main(config)
-    if code:
-        raise Failed("", exit_code=code)
+    if main(config):
+        raise Failed("")  # It has said why.
