@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -64,6 +65,11 @@ from zk.client import (
     WatchEvent,
     ZooKeeperError,
 )
+
+_log: Final = logging.getLogger(__name__)
+"""Takes what kazoo has to say of its attempts, which is much. Where nobody configured logging it is not
+printed: what a user must know of a failure is in the exception."""
+_log.addHandler(logging.NullHandler())
 
 _CLOSE_PATIENCE_S: Final = 3.0
 """How long a server has to acknowledge the end of a session before the connection is cut."""
@@ -313,7 +319,7 @@ class Session:
         self._closing: asyncio.Future[None] | None = None
         self._session_id = 0
         self._timeout_ms = config.session_timeout_ms
-        self._last_contact = clock.monotonic()
+        self._last_contact = float("-inf")
         self._connected_at = 0.0
         self._dropping = False
         self._listeners: list[Callable[[SessionState], None]] = []
@@ -346,6 +352,7 @@ class Session:
             hosts=config.servers,
             timeout=timeout_s,
             handler=handler,
+            logger=_log,
             auth_data=set(config.auth),
             # Tries for ever: only a server's word ends a session.
             connection_retry=KazooRetry(
@@ -389,8 +396,7 @@ class Session:
             async with asyncio.timeout(timeout_ms / 1000):
                 self._client.start_async()
                 await self._opened
-                await self._create_chroot()
-                await self.sync()  # From here on there is contact to speak of.
+                await self._prepare()
         except TimeoutError:
             last = self._client._connection.last_error
             raise ConnectionLoss(
@@ -401,6 +407,14 @@ class Session:
             raise (NoAuth if self._client.refused else ConnectionLoss)(
                 f"ZooKeeper at {self._config.servers}: {error}"
             ) from None
+
+    async def _prepare(self) -> None:
+        while True:
+            try:
+                await self._create_chroot()
+                return await self.sync()  # From here on there is contact to speak of.
+            except ConnectionLoss:
+                continue  # Waits for the next connection; the session is young, but it is one.
 
     async def _create_chroot(self) -> None:
         steps = self._chroot.split("/")[1:]

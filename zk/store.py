@@ -355,8 +355,8 @@ class Store:
 
         A registration of the same id stands in the way. It is this broker's own leftover when the
         session ``previous_session`` holds it; ``answers`` then tells whether the endpoint in it still
-        answers as this broker, and if it does not, the leftover is replaced. In every other case
-        :class:`DuplicateBroker` is raised.
+        answers as this broker (None: the caller knows that nobody does), and if it does not, the
+        leftover is replaced. In every other case :class:`DuplicateBroker` is raised.
         """
         broker_id = registration.broker_id
         while True:

@@ -223,17 +223,6 @@ async def mode(server: Server) -> str | None:
     return next((line[6:] for line in answer.splitlines() if line.startswith("Mode: ")), None)
 
 
-def is_serving(host: str, port: int, *, timeout_s: float = 2.0) -> bool:
-    """Tell, blocking, whether a server on ``host:port`` serves (and so has a majority behind it)."""
-    try:
-        with socket.create_connection((host, port), timeout_s) as connection:
-            connection.sendall(b"srvr")
-            with connection.makefile("rb") as answer:
-                return b"\nMode: " in answer.read()
-    except OSError:
-        return False
-
-
 class Ensemble:
     """The servers of one ensemble, started and stopped by this process.
 

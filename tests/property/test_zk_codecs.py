@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kafkalite.common import (
@@ -129,6 +129,7 @@ DECODERS: list[Callable[[bytes], Any]] = [
 
 
 @pytest.mark.parametrize("decode", DECODERS)
+@settings(max_examples=50)
 @given(data=st.binary(max_size=40) | JSON.map(lambda value: json.dumps(value).encode()))
 def test_rubbish_is_a_bad_record_and_nothing_worse(decode: Callable[[bytes], Any], data: bytes) -> None:
     with contextlib.suppress(BadRecord):
