@@ -50,7 +50,7 @@ from kafkalite.server.handlers.data import DataApis
 from kafkalite.server.handlers.describe import DescribeApis
 from kafkalite.server.handlers.orders import OrderApis
 from kafkalite.server.isr_store import ZooKeeperIsrStore
-from kafkalite.server.membership import Membership
+from kafkalite.server.membership import Membership, MemberState
 from kafkalite.server.meta_properties import InconsistentMetaProperties, MetaProperties
 from kafkalite.server.metadata_cache import MetadataCache
 from kafkalite.server.metrics import BrokerMetrics
@@ -545,6 +545,7 @@ class Broker:
 
     def _register_gauges(self) -> None:
         replicas, controller, metrics = self.replicas, self.controller, self.metrics
+        metrics.topic_counters(lambda: replicas.topic_counters)
         metrics.gauge("UnderReplicatedPartitions", lambda: replicas.under_replicated_partitions)
         metrics.gauge("UnderMinIsrPartitionCount", lambda: replicas.under_min_isr_partitions)
         metrics.gauge("AtMinIsrPartitionCount", lambda: replicas.at_min_isr_partitions)
@@ -561,4 +562,9 @@ class Broker:
         metrics.gauge("GlobalPartitionCount", lambda: controller.global_partition_count)
         metrics.gauge("TopicsToDeleteCount", lambda: controller.topics_to_delete_count)
         metrics.gauge("ActiveBrokerCount", lambda: controller.active_broker_count)
+        metrics.gauge("FencedBrokerCount", lambda: controller.fenced_broker_count)
         metrics.gauge("EventQueueSize", lambda: controller.event_queue_size)
+        metrics.gauge("TotalQueueSize", lambda: controller.total_queue_size)
+        metrics.gauge("OfflineLogDirectoryCount", lambda: len(self.logs.offline_dirs))
+        metrics.gauge("PurgatorySize", lambda: replicas.delayed_requests)
+        metrics.gauge("ZooKeeperSessionConnected", lambda: self.membership.state is MemberState.CONNECTED)

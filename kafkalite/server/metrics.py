@@ -13,7 +13,7 @@ read through callbacks at that moment, so that a gauge can never be stale. There
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
@@ -23,6 +23,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from kafkalite.journal import Event
+from kafkalite.replication.replica import TopicCounters
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -68,15 +69,11 @@ _GAUGES = {
     "PreferredReplicaImbalanceCount": MBean(
         "kafka.controller", "KafkaController", "Partitions led by another than their preferred replica"
     ),
-    "ControllerState": MBean(
-        "kafka.controller", "KafkaController", "What the controller is busy with; 0 is idle"
-    ),
     "GlobalTopicCount": MBean("kafka.controller", "KafkaController", "Topics, as the controller sees them"),
     "GlobalPartitionCount": MBean(
         "kafka.controller", "KafkaController", "Partitions, as the controller sees them"
     ),
     "TopicsToDeleteCount": MBean("kafka.controller", "KafkaController", "Topics waiting to be deleted"),
-    "ReplicasToDeleteCount": MBean("kafka.controller", "KafkaController", "Replicas waiting to be deleted"),
     "ActiveBrokerCount": MBean(
         "kafka.controller", "KafkaController", "Live brokers, as the controller sees them"
     ),
@@ -88,10 +85,9 @@ _GAUGES = {
         "kafka.controller", "ControllerChannelManager", "Requests that wait to be sent to brokers"
     ),
     "OfflineLogDirectoryCount": MBean("kafka.log", "LogManager", "Log directories that failed"),
-    "ProducePurgatorySize": MBean(
-        "kafka.server", "DelayedOperationPurgatory", "Produce requests that wait for their followers"
+    "PurgatorySize": MBean(
+        "kafka.server", "DelayedOperationPurgatory", "Produce and fetch requests that wait"
     ),
-    "FetchPurgatorySize": MBean("kafka.server", "DelayedOperationPurgatory", "Fetches that wait for records"),
     "ZooKeeperSessionConnected": MBean(
         "kafkalite", "Broker", "1 while the ZooKeeper session is connected, else 0"
     ),
@@ -112,43 +108,16 @@ class _Times:
         self.sum_ms = 0.0
 
 
-class _TopicTotals:
-    """What went in and out of one topic."""
-
-    __slots__ = (
-        "bytes_in",
-        "bytes_out",
-        "failed_fetches",
-        "failed_produces",
-        "fetches",
-        "messages_in",
-        "produces",
-        "replication_bytes_in",
-        "replication_bytes_out",
-    )
-
-    def __init__(self) -> None:
-        self.messages_in = 0
-        self.bytes_in = 0
-        self.bytes_out = 0
-        self.replication_bytes_in = 0
-        self.replication_bytes_out = 0
-        self.produces = 0
-        self.failed_produces = 0
-        self.fetches = 0
-        self.failed_fetches = 0
-
-
 _TOPIC_COUNTERS: Final = (
     ("messages_in", "MessagesInPerSec", "Records that producers appended"),
     ("bytes_in", "BytesInPerSec", "Bytes of batches that producers appended"),
     ("bytes_out", "BytesOutPerSec", "Bytes of batches that consumers fetched"),
     ("replication_bytes_in", "ReplicationBytesInPerSec", "Bytes of batches fetched here as a follower"),
     ("replication_bytes_out", "ReplicationBytesOutPerSec", "Bytes of batches that followers fetched"),
-    ("produces", "TotalProduceRequestsPerSec", "Produce requests, one a partition"),
-    ("failed_produces", "FailedProduceRequestsPerSec", "Produce requests refused, one a partition"),
-    ("fetches", "TotalFetchRequestsPerSec", "Fetch requests, one a partition"),
-    ("failed_fetches", "FailedFetchRequestsPerSec", "Fetch requests refused, one a partition"),
+    ("produce_requests", "TotalProduceRequestsPerSec", "Produce requests, one a partition"),
+    ("failed_produce_requests", "FailedProduceRequestsPerSec", "Produce requests refused, one a partition"),
+    ("fetch_requests", "TotalFetchRequestsPerSec", "Fetch requests, one a partition"),
+    ("failed_fetch_requests", "FailedFetchRequestsPerSec", "Fetch requests refused, one a partition"),
 )
 
 
@@ -159,7 +128,7 @@ class BrokerMetrics(Collector):
         """``process`` adds this process's CPU time, memory and descriptors (of no use where several
         brokers share one)."""
         self._gauges: dict[str, Callable[[], float]] = {}
-        self._topics: dict[str, _TopicTotals] = {}
+        self._read_topics: Callable[[], Mapping[str, TopicCounters]] = dict
         self._times: dict[str, _Times] = {}
         self._errors: dict[tuple[str, str], int] = {}
         self._events: dict[str, int] = {}
@@ -189,51 +158,13 @@ class BrokerMetrics(Collector):
         key = (api, error)
         self._errors[key] = self._errors.get(key, 0) + 1
 
-    def produced(self, topic: str, *, messages: int, size: int) -> None:
-        """Count one batch that a producer appended."""
-        totals = self._topic(topic)
-        totals.produces += 1
-        totals.messages_in += messages
-        totals.bytes_in += size
-
-    def produce_failed(self, topic: str) -> None:
-        """Count one partition's part of a produce request that was refused."""
-        totals = self._topic(topic)
-        totals.produces += 1
-        totals.failed_produces += 1
-
-    def fetched(self, topic: str, *, size: int, by_follower: bool) -> None:
-        """Count one partition's part of a fetch answered."""
-        totals = self._topic(topic)
-        if by_follower:
-            totals.replication_bytes_out += size
-        else:
-            totals.fetches += 1
-            totals.bytes_out += size
-
-    def fetch_failed(self, topic: str) -> None:
-        """Count one partition's part of a fetch that was refused."""
-        totals = self._topic(topic)
-        totals.fetches += 1
-        totals.failed_fetches += 1
-
-    def replicated(self, topic: str, *, size: int) -> None:
-        """Count batches that this broker fetched and appended as a follower."""
-        self._topic(topic).replication_bytes_in += size
-
-    def forget_topic(self, topic: str) -> None:
-        """Drop the series of a topic that was deleted."""
-        self._topics.pop(topic, None)
+    def topic_counters(self, read: Callable[[], Mapping[str, TopicCounters]]) -> None:
+        """Read what went in and out of each topic by calling ``read`` at each scrape."""
+        self._read_topics = read
 
     def journal_event(self, event: Event) -> None:
         """Count ``event`` by its type; to be subscribed to the journal."""
         self._events[event.type] = self._events.get(event.type, 0) + 1
-
-    def _topic(self, topic: str) -> _TopicTotals:
-        totals = self._topics.get(topic)
-        if totals is None:
-            totals = self._topics[topic] = _TopicTotals()
-        return totals
 
     # --- What a scrape reads ---------------------------------------------------------------------
 
@@ -258,6 +189,7 @@ class BrokerMetrics(Collector):
         yield events
 
     def _collect_topics(self) -> Iterator[Metric]:
+        topics = self._read_topics()
         for attribute, name, help in _TOPIC_COUNTERS:
             family = CounterMetricFamily(
                 _metric_name("kafka.server", "BrokerTopicMetrics", name),
@@ -266,7 +198,7 @@ class BrokerMetrics(Collector):
             )
             whole = CounterMetricFamily(family.name, family.documentation)
             total = 0
-            for topic, totals in self._topics.items():
+            for topic, totals in topics.items():
                 count = getattr(totals, attribute)
                 total += count
                 family.add_metric([topic], count)

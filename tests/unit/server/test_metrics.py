@@ -5,6 +5,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from kafkalite.common import BrokerId
 from kafkalite.journal import Event, EventId
+from kafkalite.replication.replica import TopicCounters
 from kafkalite.server.metrics import GAUGES, BrokerMetrics
 
 
@@ -50,13 +51,13 @@ def test_every_gauge_has_a_name_that_prometheus_takes() -> None:
 
 def test_topics_are_counted_alone_and_together() -> None:
     metrics = BrokerMetrics()
-    metrics.produced("a", messages=10, size=1000)
-    metrics.produced("b", messages=1, size=100)
-    metrics.produce_failed("b")
-    metrics.fetched("a", size=500, by_follower=False)
-    metrics.fetched("a", size=700, by_follower=True)
-    metrics.fetch_failed("a")
-    metrics.replicated("b", size=30)
+    topics = {
+        "a": TopicCounters(messages_in=10, bytes_in=1000, bytes_out=500, replication_bytes_out=700),
+        "b": TopicCounters(messages_in=1, bytes_in=100, replication_bytes_in=30),
+    }
+    topics["a"].fetch_requests, topics["a"].failed_fetch_requests = 2, 1
+    topics["b"].produce_requests, topics["b"].failed_produce_requests = 2, 1
+    metrics.topic_counters(lambda: topics)
     found = scrape(metrics)
 
     def total(name: str, *topic: str) -> float:
@@ -69,7 +70,7 @@ def test_topics_are_counted_alone_and_together() -> None:
     assert (total("TotalProduceRequestsPerSec", "b"), total("FailedProduceRequestsPerSec", "b")) == (2, 1)
     assert (total("TotalFetchRequestsPerSec", "a"), total("FailedFetchRequestsPerSec", "a")) == (2, 1)
     assert total("ReplicationBytesInPerSec", "b") == 30
-    metrics.forget_topic("a")
+    del topics["a"]
     assert ("kafka_server_BrokerTopicMetrics_BytesInPerSec_total", (("topic", "a"),)) not in scrape(metrics)
 
 
@@ -99,7 +100,7 @@ def test_events_of_the_journal_are_counted_by_type() -> None:
 
 def test_two_brokers_in_one_process_do_not_share_metrics() -> None:
     one, other = BrokerMetrics(), BrokerMetrics(process=True)
-    one.produced("t", messages=1, size=1)
+    one.topic_counters(lambda: {"t": TopicCounters(messages_in=1)})
     assert "topic=" not in other.exposition().decode()
     assert ("process_cpu_seconds_total", ()) in scrape(other)
     assert ("process_cpu_seconds_total", ()) not in scrape(one)
