@@ -169,6 +169,11 @@ class Consumer:
         """What wakes the fetch loop of each leader."""
         self._positions = asyncio.Event()
         self._arrived = asyncio.Event()
+        self._current: PartitionState | None = None
+        """The partition whose open batch the last single record came from."""
+        self._owes_a_turn = False
+        """A batch was used up: the next read lets the fetchers have a turn of the loop first. Not the same
+        one: if that were cancelled meanwhile, what it had taken would be lost."""
         self._left_out_since: dict[int, float] = {}
         """Since when each leader's fetches leave out a partition that has enough buffered."""
         if topics:
@@ -193,6 +198,7 @@ class Consumer:
     async def stop(self) -> None:
         """Close the connections; who waits for records gets ClientClosedError."""
         self._is_open = False
+        self._current = None
         self._arrived.set()
         await self._background.stop()
         await self._cluster.close()
@@ -209,6 +215,7 @@ class Consumer:
     def _failed(self, fault: BaseException) -> None:
         self._fault = fault
         self._is_open = False
+        self._current = None
         self._arrived.set()
 
     def _check(self) -> None:
@@ -294,6 +301,7 @@ class Consumer:
 
     def _set_assignment(self, wanted: Iterable[TopicPartition]) -> None:
         before = self._states
+        self._current = None
         self._states = {}
         for tp in wanted:
             state = before.get(tp)
@@ -461,10 +469,21 @@ class Consumer:
         Raises what keeps a partition from being read: OffsetOutOfRangeError, NoOffsetForPartitionError,
         LogTruncationError, DeserializationError, CorruptMessageError, TopicAuthorizationFailedError.
         """
+        state = self._current
+        if state is not None and not partitions and state.records and not state.is_paused:
+            record = state.take_one()  # The short cut: the batch that the last record came from.
+            if not state.records:
+                self._used_up(state)
+            return record
         self._check()
+        if self._owes_a_turn:
+            self._owes_a_turn = False
+            await asyncio.sleep(0)
+            self._check()
         while True:
             for state in self._chosen(partitions):
                 if self._open(state):
+                    self._current = state if not partitions else None
                     record = state.take_one()
                     if not state.records:
                         self._used_up(state)
@@ -485,11 +504,13 @@ class Consumer:
         limit = max_records if max_records is not None else self._max_poll_records
         if limit < 1:
             raise ValueError(f"max_records: {limit} is less than 1")
+        if self._owes_a_turn:
+            self._owes_a_turn = False
+            await asyncio.sleep(0)
+            self._check()
         found = self._take(partitions, limit)
         if found or timeout_ms <= 0:
-            if not found:
-                # Whoever polls without waiting must let the fetchers have a turn.
-                await asyncio.sleep(0)
+            self._owes_a_turn |= not found  # Whoever polls without waiting must let the fetchers work.
             return found
         try:
             async with asyncio.timeout(timeout_ms / 1000):
@@ -547,8 +568,11 @@ class Consumer:
 
     def _used_up(self, state: PartitionState) -> None:
         """A batch was handed out whole: the next turn is another partition's."""
-        del self._states[state.tp]
-        self._states[state.tp] = state
+        self._current = None
+        if self._states.get(state.tp) is state:
+            del self._states[state.tp]
+            self._states[state.tp] = state
+        self._owes_a_turn = True
         self._wake_fetcher(state.tp)
 
     def __aiter__(self) -> Self:
