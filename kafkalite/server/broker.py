@@ -16,7 +16,7 @@ import asyncio
 import json
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -105,11 +105,17 @@ class Identity:
 
 
 async def run_broker(
-    config: BrokerConfig, edges: Edges, stop: asyncio.Event, *, running: asyncio.Event | None = None
+    config: BrokerConfig,
+    edges: Edges,
+    stop: asyncio.Event,
+    *,
+    running: asyncio.Event | None = None,
+    observe: Callable[[Broker], None] | None = None,
 ) -> None:
     """Start a broker, serve until ``stop`` is set, and shut down in order.
 
-    ``running`` is set once it serves. Raises StartFailed; a broker that runs is ended by a fault
+    ``running`` is set once it serves; ``observe`` is handed the broker before its first step, by
+    who wants to look at its parts. Raises StartFailed; a broker that runs is ended by a fault
     in its controller, ISR or session code, by AllLogDirsFailed, or by membership's Replaced.
     """
     try:
@@ -118,7 +124,10 @@ async def run_broker(
         raise StartFailed(f"zookeeper.connect={config.zookeeper_connect}: {error}") from error
     try:
         identity = await _identify(config, edges, Store(zk))
-        await Broker(config, edges, identity, zk).run(stop, running)
+        broker = Broker(config, edges, identity, zk)
+        if observe is not None:
+            observe(broker)
+        await broker.run(stop, running)
     except (ConnectionLoss, SessionExpired) as error:
         raise StartFailed(f"the ZooKeeper session ended during the start: {error}") from error
     except BadRecord as error:

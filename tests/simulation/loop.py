@@ -1,10 +1,27 @@
-"""An event loop whose time stands still while code runs and jumps to the next timer when idle."""
+"""An event loop with virtual time, and processes on it that can be stopped or killed in mid-flight.
+
+Time stands still while code runs and jumps to the next timer when nothing is ready. Everything runs in
+a fixed order: callbacks first in, first out, timers by time and then by the order in which they were
+set, tasks hashed by their number (sets of tasks would otherwise be walked in the order of addresses).
+
+A *process* is all that runs under a context in which :data:`PROCESS` names it: its tasks, what they
+start, their timers. The loop looks at that before it runs a callback. A paused process's callbacks are
+held back, timers that have come due included, until it goes on: what SIGSTOP and SIGCONT do. A dead
+process's callbacks are dropped: nothing of it ever runs again, no `finally` block either, which is what
+kill -9 does and what cancelling its tasks would not do.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import gc
+import heapq
+import random
 import selectors
-from collections.abc import Callable, Coroutine
+import sys
+from collections import deque
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -18,30 +35,189 @@ class Deadlock(Exception):
     """Nothing is ready and no timer is set: the simulation would wait for ever."""
 
 
+class Process:
+    """One simulated operating-system process."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.is_alive = True
+        self.is_paused = False
+        self._held: list[asyncio.Handle] = []
+
+    def context(self) -> contextvars.Context:
+        """A fresh context of this process, in which nothing else is set."""
+        context = contextvars.Context()
+        context.run(PROCESS.set, self)
+        return context
+
+    def spawn(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
+        """Run ``work`` as a task of this process."""
+        return asyncio.get_running_loop().create_task(work, name=name, context=self.context())
+
+    def hold(self, handle: asyncio.Handle) -> None:
+        """Keep a callback back until the process goes on."""
+        self._held.append(handle)
+
+    def pause(self) -> None:
+        """Stop the process where it is."""
+        self.is_paused = True
+
+    def resume(self) -> None:
+        """Go on; everything that came due meanwhile is due now."""
+        self.is_paused = False
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        loop.release(self._held)
+        self._held = []
+
+    def kill(self) -> None:
+        """End the process between two of its steps. Nothing of it runs any more."""
+        self.is_alive = False
+        self._held = []
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        loop.bury()
+
+
+PROCESS: contextvars.ContextVar[Process | None] = contextvars.ContextVar("process", default=None)
+
+
+class _NumberedTask(asyncio.Task[T]):
+    """A task whose hash is the same in every run."""
+
+    def __init__(
+        self,
+        coro: Coroutine[Any, Any, T],
+        *,
+        loop: VirtualLoop,
+        name: str | None,
+        context: contextvars.Context | None,
+    ) -> None:
+        loop.task_count += 1
+        self._number = loop.task_count
+        super().__init__(coro, loop=loop, name=name or "task", context=context)
+
+    def __hash__(self) -> int:
+        return self._number
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+
 class VirtualLoop(asyncio.BaseEventLoop):
     """Runs callbacks in a fixed order; there are no file descriptors and no threads."""
+
+    _ready: deque[asyncio.Handle]
 
     def __init__(self) -> None:
         super().__init__()
         self._now = 0.0
         self._selector = self
-        self.slow_callback_duration = float("inf")
+        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._timer_count = 0
+        self._cancelled_count = 0
+        self._graveyard: list[object] = []
+        self.task_count = 0
+        self.steps = 0
+        """Callbacks run so far."""
+        self.faults: list[dict[str, Any]] = []
+        """What reached the exception handler of :func:`simulate`: each is a defect of somebody."""
+        self.after_step: Callable[[], None] | None = None
+        """Called after each turn of the loop: the invariants."""
 
     def time(self) -> float:
         return self._now
 
-    def select(self, timeout: float | None) -> list[tuple[selectors.SelectorKey, int]]:
-        """Called when nothing is ready: instead of waiting, let the time pass."""
-        if timeout is None:
-            raise Deadlock("no task can go on and no timer is set")
-        self._now += timeout
-        return []
+    def create_task(
+        self,
+        coro: Generator[Any, None, T] | Coroutine[Any, Any, T],
+        *,
+        name: object = None,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.Task[T]:
+        assert isinstance(coro, Coroutine)
+        return _NumberedTask(coro, loop=self, name=str(name) if name else None, context=context)
+
+    def call_at(
+        self,
+        when: float,
+        callback: Callable[..., object],
+        *args: Any,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.TimerHandle:
+        timer = asyncio.TimerHandle(when, callback, args, self, context)
+        timer._scheduled = True  # type: ignore[attr-defined]  # Makes its cancellation known to us.
+        self._timer_count += 1
+        heapq.heappush(self._timers, (when, self._timer_count, timer))
+        return timer
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        self._cancelled_count += 1
+
+    def release(self, handles: list[asyncio.Handle]) -> None:
+        """Queue callbacks that were held back."""
+        self._ready.extend(handles)
+
+    def bury(self) -> None:
+        """Keep what a dead process leaves unfinished from being collected, which would run its
+        `finally` blocks after all."""
+        self._graveyard.extend(asyncio.all_tasks(self))
+
+    def _run_once(self) -> None:
+        """One turn: let the time pass if nothing is ready, then run what is ready now."""
+        ready, timers = self._ready, self._timers
+        if self._cancelled_count > 100 and self._cancelled_count * 2 > len(timers):
+            timers[:] = [entry for entry in timers if not entry[2].cancelled()]
+            heapq.heapify(timers)
+            self._cancelled_count = 0
+        while timers and timers[0][2].cancelled():
+            heapq.heappop(timers)
+            self._cancelled_count -= 1
+        if not ready and not self._stopping:  # type: ignore[attr-defined]
+            if not timers:
+                raise Deadlock("no task can go on and no timer is set")
+            self._now = max(self._now, timers[0][0])
+        while timers and timers[0][0] <= self._now:
+            timer = heapq.heappop(timers)[2]
+            timer._scheduled = False  # type: ignore[attr-defined]
+            if not timer.cancelled():
+                ready.append(timer)
+        for _ in range(len(ready)):
+            handle = ready.popleft()
+            if handle.cancelled():
+                continue
+            process = handle._context.get(PROCESS)  # type: ignore[attr-defined]
+            if process is not None:
+                if not process.is_alive:
+                    continue
+                if process.is_paused:
+                    process.hold(handle)
+                    continue
+            self.steps += 1
+            handle._run()
+        if self.after_step is not None:
+            self.after_step()
 
     def _process_events(self, event_list: object) -> None:
         """No descriptors, no events."""
 
+    def select(self, timeout: float | None) -> list[tuple[selectors.SelectorKey, int]]:
+        """Never asked: :meth:`_run_once` lets the time pass itself."""
+        raise AssertionError
+
     def _write_to_self(self) -> None:
         """There is no other thread that would have to wake the loop."""
+
+    def close(self) -> None:
+        """Forget everything; what the dead had still to do is done now, where nobody sees it."""
+        self._ready.clear()
+        self._timers.clear()
+        leftover = [*asyncio.all_tasks(self), *self._graveyard]
+        for task in leftover:
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
+        self._graveyard.clear()
+        super().close()
+        del leftover
 
 
 class VirtualClock:
@@ -66,6 +242,19 @@ class InlineOffload:
         return work(*args, **kwargs)
 
 
+class SimulatedOffload:
+    """Blocking work takes a moment and then happens at once, in place of a thread."""
+
+    def __init__(self, chance: random.Random, *, max_delay_s: float = 0.002) -> None:
+        self._chance = chance
+        self.max_delay_s = max_delay_s
+        """Raised by a slow disk."""
+
+    async def run(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        await asyncio.sleep(self._chance.uniform(0.0, self.max_delay_s))
+        return work(*args, **kwargs)
+
+
 def run_virtual(main: Coroutine[Any, Any, T]) -> T:
     """Run ``main`` on a fresh virtual loop to its end, and end what is left of its tasks."""
     loop = VirtualLoop()
@@ -73,10 +262,27 @@ def run_virtual(main: Coroutine[Any, Any, T]) -> T:
         asyncio.set_event_loop(loop)
         return loop.run_until_complete(main)
     finally:
-        leftover = asyncio.all_tasks(loop)
+        leftover = sorted(asyncio.all_tasks(loop), key=hash)
         for task in leftover:
             task.cancel()
         if leftover:
             loop.run_until_complete(asyncio.gather(*leftover, return_exceptions=True))
         asyncio.set_event_loop(None)
         loop.close()
+
+
+def simulate(main: Callable[[VirtualLoop], Coroutine[Any, Any, T]]) -> T:
+    """Run a world on a fresh virtual loop until ``main`` returns; everything else simply stops there."""
+    loop = VirtualLoop()
+    loop.set_exception_handler(lambda _, context: loop.faults.append(context))
+    hook = sys.unraisablehook
+    try:
+        asyncio.set_event_loop(loop)
+        return loop.run_until_complete(main(loop))
+    finally:
+        asyncio.set_event_loop(None)
+        # Coroutines that were stopped in mid-flight complain when they are collected.
+        sys.unraisablehook = lambda unraisable: None
+        loop.close()
+        gc.collect()
+        sys.unraisablehook = hook

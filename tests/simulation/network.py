@@ -1,29 +1,36 @@
-"""A simulated network: delays from the seed, links that can be cut one way, nodes that die.
+"""A simulated network: delays from the seed, links that can be cut one way, processes that die.
 
-A request travels to its server after a delay, is handled there one at a time a connection, and
-its answer travels back. On a cut link packets vanish, so that the asker learns of it only by its
-own time-out, as with a half-open TCP connection; a dead process resets its connections.
+A connection is a lane from one process to one address. Its requests arrive in order, its server handles
+one at a time, in the server's own process, so a paused server stands still with the request in its
+hands. On a cut link packets wait, as TCP's retransmissions do; when the link heals, the connection is
+reset or what waited arrives late, as chance has it. Nobody is told of a cut: the asker learns of it by
+its own time-out. What an asker that gives up had sent still arrives; then the server sees the
+connection close and the handler is cancelled. A dead process resets its connections; a machine without
+power says nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import random
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import parse_qs, urlsplit
 
 from kafkalite.common import Address
 from kafkalite.edge import Buffer, ConnectionFailed, Handler, HttpReply, HttpRequest
 
+from .loop import Process
+
 
 @dataclass(eq=False)
 class _Server:
-    """A bound listener."""
+    """A bound listener of one process."""
 
     network: SimulatedNetwork
-    node: str
+    process: Process
     address: Address
     listener: str
     handler: Handler
@@ -37,78 +44,156 @@ class _Server:
         self.network.unbind(self)
 
 
-class _Connection:
-    """One lane from one node to one address: requests in order, one handled at a time."""
+@dataclass(eq=False)
+class _Exchange:
+    """One request and where its answer goes."""
 
-    def __init__(self, network: SimulatedNetwork, source: str, address: Address) -> None:
+    request: HttpRequest
+    answer: asyncio.Future[HttpReply]
+
+
+class _Connection:
+    """One lane from one process to one address: requests in order, one handled at a time."""
+
+    def __init__(self, network: SimulatedNetwork, source: Process, address: Address) -> None:
         self.network = network
         self.source = source
         self.address = address
         self.server: _Server | None = None
-        self.waiting: deque[tuple[HttpRequest, asyncio.Future[HttpReply], float]] = deque()
-        self.worker: asyncio.Task[None] | None = None
         self.broken = False
-        self._in_flight: asyncio.Future[HttpReply] | None = None
+        """The asker is done with it."""
+        self._unanswered: deque[_Exchange] = deque()
+        self._queue: deque[_Exchange] = deque()
+        """Arrived, waiting for their turn at the server."""
+        self._handling: asyncio.Task[None] | None = None
+        self._last_up = 0.0
+        self._last_down = 0.0
+        self.blocked: deque[tuple[str, str, Callable[[], None]]] = deque()
+        """(from, to, packet): what a cut holds back, and what came after it."""
+
+    # --- the asker's side ----------------------------------------------------------------
 
     def submit(self, request: HttpRequest) -> asyncio.Future[HttpReply]:
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[HttpReply] = loop.create_future()
-        self.waiting.append((request, answer, loop.time() + self.network.delay()))
-        if self.worker is None or self.worker.done():
-            self.worker = loop.create_task(self._work(), name=f"{self.source}->{self.address}")
-        return answer
+        exchange = _Exchange(request, asyncio.get_running_loop().create_future())
+        self._unanswered.append(exchange)
+        self._send_up(lambda: self._arrive(exchange))
+        return exchange.answer
 
     def break_off(self, reason: str, *, sent: bool = True) -> None:
-        """Reset the connection: everything in flight fails."""
+        """The asker's end is closed or reset: everything in flight fails."""
         if self.broken:
             return
         self.broken = True
         error = ConnectionFailed(self.address, reason, sent=sent)
-        if self.worker is not None and self.worker is not asyncio.current_task():
-            self.worker.cancel()
-        answers = [answer for _, answer, _ in self.waiting]
-        if self._in_flight is not None:
-            answers.append(self._in_flight)
-        for answer in answers:
-            if not answer.done():
-                answer.set_exception(error)
+        unanswered, self._unanswered = self._unanswered, deque()
+        for exchange in unanswered:
+            if not exchange.answer.done():
+                exchange.answer.set_exception(error)
+                exchange.answer.exception()  # Whoever was cancelled does not look at it.
 
-    async def _work(self) -> None:
+    def close(self, reason: str) -> None:
+        """The asker gives up: what it has sent arrives, and after it the news that it is gone."""
+        if not self.broken:
+            self.break_off(reason)
+            self._send_up(self._closed_by_asker)
+
+    # --- packets -------------------------------------------------------------------------
+
+    def _send_up(self, packet: Callable[[], None]) -> None:
+        server = self.network.server_at(self.address) if self.server is None else self.server
+        target = server.process.name if server is not None else ""
+        self._last_up = self._send(self.source.name, target, self._last_up, packet)
+
+    def _send_down(self, packet: Callable[[], None]) -> None:
+        assert self.server is not None
+        self._last_down = self._send(self.server.process.name, self.source.name, self._last_down, packet)
+
+    def _send(self, source: str, target: str, after: float, packet: Callable[[], None]) -> float:
         loop = asyncio.get_running_loop()
-        while self.waiting and not self.broken:
-            request, answer, arrival = self.waiting.popleft()
-            self._in_flight = answer
-            await asyncio.sleep(max(0.0, arrival - loop.time()))
-            server = self.network.server_at(self.address)
+        at = max(after, loop.time() + self.network.delay(source, target))
+        loop.call_at(at, self._travel, source, target, packet, context=contextvars.Context())
+        return at
+
+    def _travel(self, source: str, target: str, packet: Callable[[], None]) -> None:
+        if self.network.is_cut(source, target) or any(held[:2] == (source, target) for held in self.blocked):
+            self.blocked.append((source, target, packet))
+        else:
+            packet()
+
+    def unblock(self) -> None:
+        """Let through what no cut holds back any more, in order."""
+        held, self.blocked = self.blocked, deque()
+        for source, target, packet in held:
+            if self.network.is_cut(source, target):
+                self.blocked.append((source, target, packet))
+            else:
+                packet()
+
+    # --- the server's side ---------------------------------------------------------------
+
+    def _arrive(self, exchange: _Exchange) -> None:
+        server = self.network.server_at(self.address)
+        if self.server is None:
             if server is None:
                 self.break_off("connection refused", sent=False)
                 return
-            if self.network.is_cut(self.source, server.node):
-                await loop.create_future()  # The packet is lost: only a reset or a time-out ends this.
             self.server = server
-            reply = await self._handle(server, request)
-            await asyncio.sleep(self.network.delay())
-            if self.network.is_cut(server.node, self.source):
-                await loop.create_future()
-            if not answer.done():
-                answer.set_result(reply)
-            self._in_flight = None
+        elif server is not self.server:
+            self.break_off("connection reset by peer")
+            return
+        self._queue.append(exchange)
+        self._next()
 
-    async def _handle(self, server: _Server, request: HttpRequest) -> HttpReply:
-        if len(request.body) > server.max_body_bytes:
-            return HttpReply(413)
-        reply = await server.handler(
-            HttpRequest(
-                request.method,
-                request.path,
-                request.query,
-                request.headers,
-                request.body,
-                server.listener,
-                self.source,
+    def _next(self) -> None:
+        if self._handling is None and self._queue:
+            server, exchange = self.server, self._queue.popleft()
+            assert server is not None
+            self._handling = server.process.spawn(
+                self._handle(server, exchange), f"{self.source.name}->{server.process.name}"
             )
-        )
-        return HttpReply(reply.status, [b"".join(bytes(piece) for piece in reply.body)], reply.headers)
+
+    async def _handle(self, server: _Server, exchange: _Exchange) -> None:
+        request = exchange.request
+        if len(request.body) > server.max_body_bytes:
+            reply = HttpReply(413)
+        else:
+            try:
+                reply = await server.handler(
+                    HttpRequest(
+                        request.method,
+                        request.path,
+                        request.query,
+                        request.headers,
+                        request.body,
+                        server.listener,
+                        self.source.name,
+                    )
+                )
+            except asyncio.CancelledError:
+                self._handling = None
+                raise
+        body = b"".join(bytes(piece) for piece in reply.body)
+        self._handling = None
+        self._send_down(lambda: self._answered(exchange, HttpReply(reply.status, [body], reply.headers)))
+        self._next()
+
+    def _answered(self, exchange: _Exchange, reply: HttpReply) -> None:
+        if not self.broken and self._unanswered and self._unanswered[0] is exchange:
+            self._unanswered.popleft()
+            if not exchange.answer.done():
+                exchange.answer.set_result(reply)
+
+    def _closed_by_asker(self) -> None:
+        self._queue.clear()
+        if self._handling is not None and self.server is not None and self.server.process.is_alive:
+            self._handling.cancel()
+
+    def reset(self, *, is_silent: bool = False) -> None:
+        """One end is gone: drop what the server does, and tell the asker unless nobody is left to."""
+        self._closed_by_asker()
+        self.blocked.clear()
+        if not is_silent:
+            self.break_off("connection reset by peer")
 
 
 class SimulatedNetwork:
@@ -120,47 +205,64 @@ class SimulatedNetwork:
         self._chance = chance
         self.min_delay_ms = min_delay_ms
         self.max_delay_ms = max_delay_ms
+        self.slow: dict[tuple[str, str], float] = {}
+        """Milliseconds added on a link, by (from, to)."""
         self._servers: dict[Address, _Server] = {}
         self._connections: list[_Connection] = []
         self._cuts: set[tuple[str, str]] = set()
         self._next_port = 20_000
 
-    def delay(self) -> float:
+    def delay(self, source: str, target: str) -> float:
         """Seconds that the next packet travels."""
-        return self._chance.uniform(self.min_delay_ms, self.max_delay_ms) / 1000
+        delay = self._chance.uniform(self.min_delay_ms, self.max_delay_ms)
+        if self.slow:
+            delay += self._chance.uniform(0.0, self.slow.get((source, target), 0.0))
+        return delay / 1000
 
     def cut(self, source: str, target: str) -> None:
-        """Lose every packet from ``source`` to ``target`` from now on."""
+        """Let no packet from ``source`` to ``target`` through from now on."""
         self._cuts.add((source, target))
 
-    def heal(self) -> None:
-        """Let packets through again; connections that lost some are reset."""
+    def mend(self, source: str, target: str) -> None:
+        """Let packets through again: what waited arrives late, or its connection is reset."""
+        self._cuts.discard((source, target))
         for connection in list(self._connections):
-            node = connection.server.node if connection.server is not None else None
-            if (connection.source, node) in self._cuts or (node, connection.source) in self._cuts:
-                connection.break_off("connection reset")
-        self._cuts.clear()
+            if any(held[:2] == (source, target) for held in connection.blocked):
+                if self._chance.random() < 0.5:
+                    connection.reset()
+                else:
+                    connection.unblock()
+
+    def heal(self) -> None:
+        """Mend every cut and speed up every slow link."""
+        self.slow.clear()
+        for source, target in sorted(self._cuts):
+            self.mend(source, target)
 
     def is_cut(self, source: str, target: str) -> bool:
         return (source, target) in self._cuts
 
-    def kill(self, node: str) -> None:
-        """The process ``node`` is gone: its listeners and all its connections with it."""
+    def kill(self, process: Process, *, is_silent: bool = False) -> None:
+        """The process is gone: its listeners and all its connections with it.
+
+        ``is_silent``: its machine is, too, so nobody is told; askers run into their time-outs.
+        """
         for address, server in list(self._servers.items()):
-            if server.node == node:
+            if server.process is process:
                 del self._servers[address]
-        for connection in list(self._connections):
-            if connection.source == node or (
-                connection.server is not None and connection.server.node == node
-            ):
-                connection.break_off("connection reset by peer")
+        for connection in self._connections:
+            if connection.source is process:
+                connection.broken = True
+                connection._send_up(connection._closed_by_asker)
+            elif connection.server is not None and connection.server.process is process:
+                connection.reset(is_silent=is_silent)
         self._connections = [connection for connection in self._connections if not connection.broken]
 
     def server_at(self, address: Address) -> _Server | None:
         return self._servers.get(address)
 
     def bind(
-        self, node: str, host: str, port: int, *, listener: str, handler: Handler, max_body_bytes: int
+        self, process: Process, host: str, port: int, *, listener: str, handler: Handler, max_body_bytes: int
     ) -> _Server:
         if port == 0:
             port = self._next_port
@@ -168,7 +270,7 @@ class SimulatedNetwork:
         address = Address(host, port)
         if address in self._servers:
             raise OSError(f"{address} is in use")
-        server = _Server(self, node, address, listener, handler, max_body_bytes)
+        server = _Server(self, process, address, listener, handler, max_body_bytes)
         self._servers[address] = server
         return server
 
@@ -177,36 +279,36 @@ class SimulatedNetwork:
             del self._servers[server.address]
             for connection in list(self._connections):
                 if connection.server is server:
-                    connection.break_off("connection reset by peer")
+                    connection.reset()
 
-    def connect(self, source: str, address: Address) -> _Connection:
+    def connect(self, source: Process, address: Address) -> _Connection:
         connection = _Connection(self, source, address)
-        self._connections = [one for one in self._connections if not one.broken]
+        self._connections = [one for one in self._connections if not one.broken or one.blocked]
         self._connections.append(connection)
         return connection
 
 
 class NodeNetwork:
-    """One node's :class:`kafkalite.edge.Network`."""
+    """One process's :class:`kafkalite.edge.Network`."""
 
-    def __init__(self, network: SimulatedNetwork, node: str) -> None:
+    def __init__(self, network: SimulatedNetwork, process: Process) -> None:
         self._network = network
-        self._node = node
+        self._process = process
 
     async def listen(
         self, host: str, port: int, *, listener: str, handler: Handler, max_body_bytes: int
     ) -> _Server:
         return self._network.bind(
-            self._node, host, port, listener=listener, handler=handler, max_body_bytes=max_body_bytes
+            self._process, host, port, listener=listener, handler=handler, max_body_bytes=max_body_bytes
         )
 
 
 class NodeTransport:
-    """One node's :class:`kafkalite.edge.Transport`."""
+    """One process's :class:`kafkalite.edge.Transport`."""
 
-    def __init__(self, network: SimulatedNetwork, node: str) -> None:
+    def __init__(self, network: SimulatedNetwork, process: Process) -> None:
         self._network = network
-        self._node = node
+        self._process = process
         self._lanes: dict[tuple[Address, str], _Connection] = {}
 
     async def ask(
@@ -220,9 +322,11 @@ class NodeTransport:
         lane: str,
         timeout_ms: int,
     ) -> HttpReply:
+        if not self._process.is_alive:  # A crash in the middle of this very step.
+            await asyncio.get_running_loop().create_future()
         connection = self._lanes.get((address, lane))
         if connection is None or connection.broken:
-            connection = self._lanes[address, lane] = self._network.connect(self._node, address)
+            connection = self._lanes[address, lane] = self._network.connect(self._process, address)
         parts = urlsplit(target)
         answer = connection.submit(
             HttpRequest(
@@ -238,13 +342,13 @@ class NodeTransport:
             async with asyncio.timeout(timeout_ms / 1000):
                 return await answer
         except TimeoutError:
-            connection.break_off("timed out")
+            connection.close("timed out")
             raise ConnectionFailed(address, f"no answer within {timeout_ms} ms") from None
         except asyncio.CancelledError:
-            connection.break_off("the asker went away")
+            connection.close("the asker went away")
             raise
 
     async def close(self) -> None:
         for connection in self._lanes.values():
-            connection.break_off("closed")
+            connection.close("closed")
         self._lanes.clear()

@@ -135,14 +135,20 @@ class MemoryZooKeeper:
 
     # --- connecting and breaking ---------------------------------------------------------
 
-    async def connect(self, session_timeout_ms: int = 6000) -> MemoryClient:
-        """Open a session. Raises ConnectionLoss while the ensemble is stopped."""
+    async def connect(
+        self, session_timeout_ms: int = 6000, *, home: Callable[[], contextvars.Context] | None = None
+    ) -> MemoryClient:
+        """Open a session. Raises ConnectionLoss while the ensemble is stopped.
+
+        ``home`` makes contexts of the client's process: all that happens at the client then runs in one
+        of them, so that a process which stands still hears nothing and sends nothing.
+        """
         await asyncio.sleep(self._delay() + self._delay())
         if not self._is_up:
             raise ConnectionLoss("the ensemble is stopped")
         self._zxid += 1
         self._next_session += 1
-        client = MemoryClient(self, self._clock, self._next_session, session_timeout_ms)
+        client = MemoryClient(self, self._clock, self._next_session, session_timeout_ms, home)
         session = _Session(self._next_session, session_timeout_ms / 1000, client, self._now())
         self._sessions[session.id] = session
         client._opened(session)
@@ -187,8 +193,11 @@ class MemoryZooKeeper:
     def abandon(self, client: MemoryClient) -> None:
         """The client's process is gone without a word: its session lives on until it times out."""
         client._is_held = True
-        client._break(reconnect=False)
-        client._finish(SessionState.CLOSED)
+        if client._home is None:
+            client._break(reconnect=False)
+            client._finish(SessionState.CLOSED)
+        else:
+            client._vanish()
 
     def stop(self) -> None:
         """Take the whole ensemble away. Sessions do not age meanwhile."""
@@ -370,7 +379,14 @@ class MemoryClient:
 
     PINGS_A_TIMEOUT: Final = 6
 
-    def __init__(self, server: MemoryZooKeeper, clock: Clock, session_id: int, timeout_ms: int) -> None:
+    def __init__(
+        self,
+        server: MemoryZooKeeper,
+        clock: Clock,
+        session_id: int,
+        timeout_ms: int,
+        home: Callable[[], contextvars.Context] | None = None,
+    ) -> None:
         self._server = server
         self._clock = clock
         self._id = session_id
@@ -387,6 +403,7 @@ class MemoryClient:
         self._is_held = False
         self._lose_reply = False
         self._lose_request = False
+        self._home = home
 
     # --- the interface -------------------------------------------------------------------
 
@@ -493,7 +510,7 @@ class MemoryClient:
         connection = self._connection
         self._in_flight.append(request)
         connection.up.append(request)
-        self._after(self._server._delay(), self._arrive, connection)
+        self._after(self._server._delay(), self._arrive, connection, at_server=True)
 
     def _arrive(self, connection: _Connection) -> None:
         """At the server: the oldest request that is on its way."""
@@ -543,14 +560,24 @@ class MemoryClient:
         else:
             request.answer.set_result(result)
 
-    def _after(self, delay: float, call: Callable[[_Connection], None], connection: _Connection) -> None:
+    def _after(
+        self,
+        delay: float,
+        call: Callable[[_Connection], None],
+        connection: _Connection,
+        *,
+        at_server: bool = False,
+    ) -> None:
         """Schedule without the caller's context: causes do not travel through ZooKeeper by themselves."""
         loop = asyncio.get_running_loop()
-        context = contextvars.Context()
+        context = contextvars.Context() if at_server else self._context()
         if delay <= 0:
             loop.call_soon(call, connection, context=context)
         else:
             loop.call_later(delay, call, connection, context=context)
+
+    def _context(self) -> contextvars.Context:
+        return contextvars.Context() if self._home is None else self._home()
 
     # --- watches -------------------------------------------------------------------------
 
@@ -589,7 +616,7 @@ class MemoryClient:
         if self._state is SessionState.CONNECTED:
             self._send(_Request(lambda: None, False, loop.create_future()))
         period = self._timeout_ms / 1000 / self.PINGS_A_TIMEOUT
-        self._timers = [loop.call_later(period, self._ping, context=contextvars.Context())]
+        self._timers = [loop.call_later(period, self._ping, context=self._context())]
 
     def _cut(self) -> None:
         connection = self._connection
@@ -606,15 +633,26 @@ class MemoryClient:
             if reconnect:
                 self._mended()
             return
-        self._connection.is_open = False
+        connection = self._connection
+        if not connection.is_open:
+            return  # The client is about to notice.
+        connection.is_open = False
+        if self._home is None:
+            self._lost(connection)
+        else:
+            self._after(0, self._lost, connection)
+
+    def _lost(self, connection: _Connection) -> None:
+        """At the client: the connection is seen to be closed."""
+        if connection is not self._connection or self._state is not SessionState.CONNECTED:
+            return
         lost, self._in_flight = self._in_flight, deque()
         self._become(SessionState.SUSPENDED)
         for request in lost:
             if not request.answer.done():
                 request.answer.set_exception(ConnectionLoss("the connection broke before the answer"))
                 request.answer.exception()  # A ping has nobody who would look at it.
-        if reconnect:
-            self._mended()
+        self._mended()
 
     def _mended(self) -> None:
         """Reconnect where nothing keeps the client from it."""
@@ -662,6 +700,11 @@ class MemoryClient:
             if not request.answer.done():
                 request.answer.set_exception(SessionExpired(f"session {self._id:#x} is {state.value}"))
                 request.answer.exception()
+
+    def _vanish(self) -> None:
+        """The process is dead: nobody is left who could be told."""
+        self._connection.is_open = False
+        self._state = SessionState.CLOSED
 
     def _become(self, state: SessionState) -> None:
         self._state = state

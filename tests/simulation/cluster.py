@@ -1,0 +1,318 @@
+"""A simulated cluster: nodes whose brokers crash, lose power, stand still and come back.
+
+A node is a machine: its disk, its address and its place in the network outlive its processes. The
+brokers are the real code (:func:`kafkalite.server.broker.run_broker`); so are the clients, each in a
+process of its own. All chance comes from the cluster's seed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Mapping
+
+from kafkalite.client import AdminClient, Consumer, NewTopic, Producer
+from kafkalite.common import BrokerId, TopicPartition
+from kafkalite.journal import Event
+from kafkalite.log.files import Files
+from kafkalite.server.broker import AllLogDirsFailed, Broker, Edges, StartFailed, run_broker
+from kafkalite.server.config import BrokerConfig
+from kafkalite.server.membership import Replaced
+from tests.support.disk import SimulatedCrash, SimulatedDisk
+from tests.support.zookeeper_memory import MemoryClient, MemoryZooKeeper
+from zk.client import ConnectionLoss, ZooKeeper
+
+from .loop import Process, SimulatedOffload, VirtualClock, VirtualLoop
+from .network import NodeNetwork, NodeTransport, SimulatedNetwork
+
+SESSION_TIMEOUT_MS = 6_000
+LOG_DIRS = ("/data",)
+DEFAULTS: Mapping[str, str] = {
+    "zookeeper.connect": "zookeeper:2181",
+    "zookeeper.session.timeout.ms": str(SESSION_TIMEOUT_MS),
+    "replica.lag.time.max.ms": "4000",
+    "replica.socket.timeout.ms": "3000",
+    "controller.socket.timeout.ms": "3000",
+    "controlled.shutdown.retry.backoff.ms": "500",
+    "min.insync.replicas": "2",
+    "auto.create.topics.enable": "false",
+}
+"""Shorter times than Kafka's defaults, so that more happens in a simulated minute."""
+
+EXPECTED_ENDS = (StartFailed, AllLogDirsFailed, Replaced)
+"""Why a broker may end by itself; everything else that ends one is a defect."""
+
+
+class Node:
+    """One machine with one broker on it, through all the broker's lives."""
+
+    def __init__(self, cluster: Cluster, broker_id: int) -> None:
+        self.cluster = cluster
+        self.broker_id = BrokerId(broker_id)
+        self.name = f"broker-{broker_id}"
+        self.clock = VirtualClock(cluster.loop)
+        self.disk = SimulatedDisk(now_ms=self.clock.wall_ms)
+        self.offload = SimulatedOffload(cluster.draw())
+        self.lives = 0
+        self.process: Process | None = None
+        """The running broker's process."""
+        self.broker: Broker | None = None
+        """The running broker, once it knows who it is."""
+        self.sessions: list[MemoryClient] = []
+        """ZooKeeper sessions of the running process, oldest first."""
+        self.is_cut_from_zookeeper = False
+        self.running = asyncio.Event()
+        self._stop = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def is_up(self) -> bool:
+        return self.process is not None
+
+    @property
+    def is_paused(self) -> bool:
+        return self.process is not None and self.process.is_paused
+
+    # --- lives ---------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the broker."""
+        assert self.process is None
+        self.lives += 1
+        self.process = Process(self.name)
+        self.running, self._stop = asyncio.Event(), asyncio.Event()
+        self.cluster.note(f"{self.name} starts, life {self.lives}")
+        self._task = self.process.spawn(self._live(self.process), f"{self.name} life {self.lives}")
+
+    async def _live(self, process: Process) -> None:
+        chance = self.cluster.draw()
+        edges = Edges(
+            clock=self.clock,
+            offload=self.offload,
+            chance=chance,
+            transport=NodeTransport(self.cluster.network, process),
+            network=NodeNetwork(self.cluster.network, process),
+            files=self.files(process),
+            connect_zookeeper=lambda: self._connect(process),
+            host_name=self.name,
+            owns_process=False,
+        )
+        try:
+            await run_broker(
+                self.config(), edges, self._stop, running=self.running, observe=self._observe
+            )
+            self.cluster.note(f"{self.name} has shut down")
+        except SimulatedCrash:
+            return  # The process is dead already; only this call stack was left to unwind.
+        except BaseException as error:
+            if not process.is_alive:
+                return
+            self.cluster.broker_ended(self, error)
+        self._gone(is_silent=False)
+
+    def files(self, process: Process) -> Files:
+        return self.disk
+
+    def config(self) -> BrokerConfig:
+        """The broker's configuration."""
+        return BrokerConfig.load(
+            overrides={
+                **DEFAULTS,
+                **self.cluster.overrides,
+                "broker.id": str(self.broker_id),
+                "listeners": f"PLAINTEXT://{self.name}:9092",
+                "log.dirs": ",".join(LOG_DIRS),
+            }
+        )
+
+    async def _connect(self, process: Process) -> ZooKeeper:
+        if self.is_cut_from_zookeeper:
+            await asyncio.sleep(1)
+            raise ConnectionLoss(f"{self.name} cannot reach the ensemble")
+        session = await self.cluster.zookeeper.connect(SESSION_TIMEOUT_MS, home=process.context)
+        self.sessions.append(session)
+        if self.is_cut_from_zookeeper:
+            self.cluster.zookeeper.cut(session)
+        return session
+
+    def _observe(self, broker: Broker) -> None:
+        self.broker = broker
+        self.cluster.observe(self, broker)
+
+    def _gone(self, *, is_silent: bool) -> None:
+        assert self.process is not None
+        process, self.process, self.broker = self.process, None, None
+        process.kill()
+        self.cluster.network.kill(process, is_silent=is_silent)
+        for session in self.sessions:
+            self.cluster.zookeeper.abandon(session)
+        self.sessions = []
+
+    # --- mischief ------------------------------------------------------------------------
+
+    def crash(self) -> None:
+        """kill -9: what calls have written stays, nobody says goodbye, ZooKeeper waits for its time-out."""
+        if self.process is not None:
+            self.cluster.note(f"{self.name} crashes")
+            self._gone(is_silent=False)
+            self.disk.crash_process()
+
+    def lose_power(self, chance: random.Random | None = None) -> None:
+        """The machine is off: what was not fsynced is gone, but for what ``chance`` leaves of it."""
+        if self.process is not None:
+            self.cluster.note(f"{self.name} loses power")
+            self._gone(is_silent=True)
+            self.disk.crash_power(chance)
+
+    def pause(self) -> None:
+        """SIGSTOP."""
+        if self.process is not None and not self.process.is_paused:
+            self.cluster.note(f"{self.name} is paused")
+            self.process.pause()
+
+    def resume(self) -> None:
+        """SIGCONT."""
+        if self.process is not None and self.process.is_paused:
+            self.cluster.note(f"{self.name} goes on")
+            self.process.resume()
+
+    def stop(self) -> None:
+        """SIGTERM: ask for an orderly end."""
+        if self.process is not None:
+            self.cluster.note(f"{self.name} is asked to stop")
+            self._stop.set()
+
+    @property
+    def session(self) -> MemoryClient | None:
+        """The latest ZooKeeper session of the running process."""
+        return self.sessions[-1] if self.sessions else None
+
+    def cut_from_zookeeper(self) -> None:
+        """Nothing gets through between this machine and the ensemble."""
+        self.is_cut_from_zookeeper = True
+        for session in self.sessions:
+            self.cluster.zookeeper.cut(session)
+
+    def mend_zookeeper(self) -> None:
+        """This machine reaches the ensemble again."""
+        self.is_cut_from_zookeeper = False
+        for session in self.sessions:
+            self.cluster.zookeeper.resume(session)
+
+
+class Cluster:
+    """Nodes, ZooKeeper, the network, and clients."""
+
+    def __init__(
+        self,
+        loop: VirtualLoop,
+        seed: int | str,
+        *,
+        brokers: int = 3,
+        overrides: Mapping[str, str] | None = None,
+    ) -> None:
+        self.loop = loop
+        self.chance = random.Random(f"kafkalite {seed}")
+        self.overrides = overrides or {}
+        self.network = SimulatedNetwork(self.draw())
+        delays = self.draw()
+        self.zookeeper = MemoryZooKeeper(VirtualClock(loop), delay=lambda: delays.uniform(0.0001, 0.002))
+        self.events: list[Event] = []
+        """All brokers' journals, in the order in which things happened."""
+        self.notes: list[tuple[float, str]] = []
+        """What was done to the cluster, and when."""
+        self.defects: list[str] = []
+        """Brokers that ended for no accepted reason."""
+        self.observers: list[Callable[[Node, Broker], None]] = []
+        self.nodes = {number: Node(self, number) for number in range(1, brokers + 1)}
+
+    def draw(self) -> random.Random:
+        """A stream of chance of its own, so that one part's use of it does not shift another's."""
+        return random.Random(self.chance.getrandbits(64))
+
+    def note(self, what: str) -> None:
+        self.notes.append((self.loop.time(), what))
+
+    def observe(self, node: Node, broker: Broker) -> None:
+        """A broker is about to start."""
+        broker.journal.subscribe(self.events.append)
+        for observer in self.observers:
+            observer(node, broker)
+
+    def broker_ended(self, node: Node, error: BaseException) -> None:
+        """A broker ended by itself."""
+        reasons = _leaves(error)
+        text = "; ".join(f"{type(one).__name__}: {one}" for one in reasons)
+        self.note(f"{node.name} ends: {text}")
+        if not any(isinstance(one, EXPECTED_ENDS) for one in reasons):
+            import traceback
+
+            self.defects.append(
+                f"{self.loop.time():.3f} {node.name} ended: "
+                + "".join(traceback.format_exception(error))
+            )
+
+    async def start(self) -> None:
+        """Start every broker and wait until all serve."""
+        for node in self.nodes.values():
+            node.start()
+        for node in self.nodes.values():
+            await node.running.wait()
+
+    # --- clients -------------------------------------------------------------------------
+
+    @property
+    def bootstrap_servers(self) -> list[str]:
+        return [f"{node.name}:9092" for node in self.nodes.values()]
+
+    def transport(self, process: Process) -> NodeTransport:
+        return NodeTransport(self.network, process)
+
+    def producer(self, process: Process, *, acks: int | str = "all", **options: object) -> Producer:
+        """A producer in ``process``."""
+        return Producer(
+            bootstrap_servers=self.bootstrap_servers,
+            client_id=process.name,
+            acks=acks,
+            transport=self.transport(process),
+            clock=VirtualClock(self.loop),
+            chance=self.draw(),
+            **options,  # type: ignore[arg-type]
+        )
+
+    def consumer(self, process: Process, **options: object) -> Consumer:
+        """A consumer in ``process``."""
+        return Consumer(
+            bootstrap_servers=self.bootstrap_servers,
+            client_id=process.name,
+            transport=self.transport(process),
+            clock=VirtualClock(self.loop),
+            chance=self.draw(),
+            **options,  # type: ignore[arg-type]
+        )
+
+    def admin(self, process: Process) -> AdminClient:
+        """An admin client in ``process``."""
+        return AdminClient(
+            bootstrap_servers=self.bootstrap_servers,
+            client_id=process.name,
+            transport=self.transport(process),
+            clock=VirtualClock(self.loop),
+            chance=self.draw(),
+        )
+
+    async def create_topic(
+        self, name: str, *, partitions: int, replication_factor: int, configs: Mapping[str, str] | None = None
+    ) -> list[TopicPartition]:
+        """Create a topic and return its partitions."""
+        async with self.admin(Process("admin")) as admin:
+            await admin.create_topics(
+                [NewTopic(name, partitions, replication_factor, topic_configs=dict(configs or {}))]
+            )
+        return [TopicPartition(name, number) for number in range(partitions)]
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for one in error.exceptions for leaf in _leaves(one)]
+    return [error]
