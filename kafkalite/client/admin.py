@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Final, Self, TypeVar
 
 from kafkalite.client.background import Background
 from kafkalite.client.cluster import Cluster, backoff_ms
@@ -41,6 +41,9 @@ from kafkalite.transport import rpc
 from kafkalite.transport.http import HttpTransport
 
 T = TypeVar("T")
+
+SPREAD_TIMEOUT_MS: Final = 3000
+"""How long a creation waits for brokers that have not heard of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +232,8 @@ class AdminClient:
         """Create topics, or with ``validate_only`` find out whether they could be.
 
         Returns when the controller has decided (the partitions have leaders, unless it ran into
-        ``timeout_ms``). Raises the error of the topic that failed; where several did, an
+        ``timeout_ms``) and, as far as they answer soon, all brokers know of it: so whoever is asked
+        next about a new topic does not deny it. Raises the error of the topic that failed; where several did, an
         ExceptionGroup of theirs. The others are created all the same.
         """
         topics = list(new_topics)
@@ -267,11 +271,38 @@ class AdminClient:
                 errors[topic.name] = error
 
         await self._at_controller(attempt, "topics could not be created", limit_ms)
+        if created and not validate_only:
+            await self._spread(created)
         if len(errors) == 1:
             raise next(iter(errors.values()))
         if errors:
             raise ExceptionGroup("some topics could not be created", list(errors.values()))
         return created
+
+    async def _spread(self, topics: Iterable[str]) -> None:
+        """Wait, but not for long, until every broker that can be reached knows ``topics``."""
+        request = MetadataRequest(
+            topics=[MetadataTopic(name=name) for name in topics], allow_auto_topic_creation=False
+        )
+
+        async def ask(node: Node) -> None:
+            while True:
+                try:
+                    answer = await self._cluster.ask(
+                        node, request, MetadataResponse, lane="control", timeout_ms=SPREAD_TIMEOUT_MS
+                    )
+                except (ConnectionFailed, rpc.RequestRefused):
+                    return  # It will hear of the topics when it is back.
+                if all(topic.error_code != ErrorCode.UNKNOWN_TOPIC_OR_PARTITION for topic in answer.topics):
+                    return
+                await asyncio.sleep(0.02)
+
+        try:
+            async with asyncio.timeout(SPREAD_TIMEOUT_MS / 1000), asyncio.TaskGroup() as tasks:
+                for node in self._cluster.metadata.nodes.values():
+                    tasks.create_task(ask(node))
+        except TimeoutError:
+            pass  # The topics exist; a broker that is behind is no reason to say anything else.
 
     async def list_topics(self) -> list[str]:
         """The names of all topics, internal ones included, sorted."""

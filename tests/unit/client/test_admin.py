@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import pytest
@@ -89,6 +89,22 @@ def test_the_controller_is_looked_for() -> None:
         await admin.create_topics([NewTopic("c")], timeout_ms=20_000)
 
     scenario(story, default_api_timeout_ms=3000)
+
+
+def test_a_created_topic_is_known_everywhere() -> None:
+    async def story(cluster: FakeCluster, admin: AdminClient) -> None:
+        def behind(node: int) -> Mapping[TopicPartition, tuple[int, int]]:
+            is_late = node == 3 and asyncio.get_running_loop().time() < 1
+            return {} if is_late else cluster.leaders()
+
+        cluster.metadata_of = behind
+        await admin.create_topics([NewTopic("a")])
+        assert 1 <= asyncio.get_running_loop().time() < 1.1
+        cluster.kill(3)
+        await admin.create_topics([NewTopic("b")])
+        assert asyncio.get_running_loop().time() < 1.2
+
+    scenario(story)
 
 
 def test_cluster_configs_and_offsets() -> None:
