@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 import pytest
@@ -21,7 +22,19 @@ from kafkalite.common import (
 )
 from tests.support.zookeeper import Harness, Told
 from zk import admin, paths
-from zk.client import BadVersion, Create, Delete, MultiFailed, NodeExists, NoNode, SetData, WatchEvent
+from zk.client import (
+    BadVersion,
+    Create,
+    Delete,
+    MultiFailed,
+    NodeExists,
+    NoNode,
+    Op,
+    OpResult,
+    SetData,
+    WatchEvent,
+    ZooKeeper,
+)
 from zk.codecs import BadRecord, BrokerRegistration, ConfigChange, LogDirEvent, TopicRecord
 from zk.store import (
     ControllerMoved,
@@ -50,6 +63,18 @@ def state(leader: BrokerId, *isr: BrokerId, epoch: int = 0, version: int = 0) ->
 
 def topic(*replicas: BrokerId) -> TopicRecord:
     return TopicRecord(ID, {0: replicas})
+
+
+class LateStore(Store):
+    """A store whose every write is preceded by something that somebody else does."""
+
+    def __init__(self, zk: ZooKeeper, before: Callable[[], Awaitable[None]]) -> None:
+        super().__init__(zk)
+        self._before = before
+
+    async def write(self, operations: Sequence[Op]) -> list[OpResult]:
+        await self._before()
+        return await super().write(operations)
 
 
 async def opened(harness: Harness) -> Store:
@@ -176,6 +201,23 @@ class StoreContract:
         info = await new.broker(ONE)
         assert info is not None
         assert info.epoch == epoch
+
+    async def test_a_life_that_begins_just_before_the_replacement_is_spared(self, harness: Harness) -> None:
+        old = await opened(harness)
+
+        async def begin_anew() -> None:
+            await old.zk.delete(paths.broker(ONE))
+            await old.register_broker(registration(ONE))
+
+        await old.register_broker(registration(ONE))
+        new = LateStore(await harness.connect(), begin_anew)
+        leftover = await new.registration_owner(ONE)
+        assert leftover is not None
+        assert await new.replace_registration(registration(ONE), leftover) is None
+        owner = await old.registration_owner(ONE)
+        assert owner is not None
+        assert owner.session_id == old.zk.session_id
+        assert owner.epoch > leftover.epoch
 
     async def test_a_lost_answer_to_a_replacement_is_looked_up(self, harness: Harness) -> None:
         old, new = await opened(harness), await opened(harness)
