@@ -502,4 +502,3 @@ class _Fetcher:
             raise log.log_dir.failed(
                 error, f"writing the loss receipt of {replica.topic_partition}"
             ) from error
-        return True

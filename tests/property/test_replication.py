@@ -22,8 +22,8 @@ from tests.unit.replication.harness import TP, Cluster, Fate, Node, run, values_
 STEPS = (
     *("produce",) * 12,
     *("heal", "start") * 3,
-    *("session", "fate") * 2,
-    *("crash", "cut", "lease"),
+    *("session", "fate", "deaf", "hears") * 2,
+    *("crash", "cut", "cut", "lease", "cut off"),
 )
 
 
@@ -69,7 +69,11 @@ class Controller:
             if not queue:
                 continue
             state, epoch = queue[0]
-            if node.is_up and self._cluster.zk.registrations.get(node.broker_id) == epoch:
+            if (
+                not node.is_deaf
+                and node.is_up
+                and self._cluster.zk.registrations.get(node.broker_id) == epoch
+            ):
                 try:
                     await node.instruct(state, broker_epoch=epoch)
                 except NotRegistered:
@@ -182,6 +186,10 @@ async def play(seed: int, *, with_power_cuts: bool) -> int:
                 cluster.cut(*chance.sample([1, 2, 3], 2))
             elif step == "heal":
                 cluster.heal()
+            elif step in ("deaf", "hears"):
+                node.is_deaf = step == "deaf"
+            elif step == "cut off":
+                node.is_cut_off = not node.is_cut_off
             elif step == "lease":
                 node.has_lease = node.session is not None and not node.has_lease
             elif step == "fate":
@@ -199,6 +207,7 @@ async def play(seed: int, *, with_power_cuts: bool) -> int:
         cluster.heal()
         for node in cluster.nodes.values():
             node.fate = Fate()
+            node.is_deaf = node.is_cut_off = False
             if not node.is_up:
                 cluster.zk.registrations.pop(node.broker_id, None)
                 await node.start()

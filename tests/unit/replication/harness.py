@@ -254,6 +254,8 @@ class Node:
         self.session: object | None = None
         self.is_cut_off = False
         """No connection to ZooKeeper; the session may live on."""
+        self.is_deaf = False
+        """Instructions of the controller do not arrive (they do later)."""
         self.has_lease = False
         self.fate = Fate()
         self._task: asyncio.Task[None] | None = None
