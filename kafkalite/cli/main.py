@@ -36,6 +36,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "kafka-topics": Entry("topics", "kafka_topics", "kafka-topics, as Kafka has it.", hidden=True),
     "kafka-console-producer": Entry("console_producer", "console_producer", "", hidden=True),
     "kafka-console-consumer": Entry("console_consumer", "console_consumer", "", hidden=True),
+    "bench-worker": Entry("bench", "worker", "", hidden=True),
     "kafka-get-offsets": Entry("get_offsets", "get_offsets", "", hidden=True),
 }
 

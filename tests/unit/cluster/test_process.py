@@ -23,14 +23,18 @@ def sleeper(tmp_path: Path) -> Iterator[ProcessId]:
     process.wait_gone(10)
 
 
+def state_of(process: ProcessId) -> Running:
+    return process.running
+
+
 def wait_for(process: ProcessId, state: Running) -> None:
-    while process.running is not state:
-        assert process.running is not Running.GONE
+    while state_of(process) is not state:
+        assert state_of(process) is not Running.GONE
         os.sched_yield()
 
 
 def test_started_paused_resumed_killed(sleeper: ProcessId) -> None:
-    assert sleeper.running is Running.RUNNING
+    assert state_of(sleeper) is Running.RUNNING
     assert sleeper.send(signal.SIGSTOP)
     wait_for(sleeper, Running.PAUSED)
     assert sleeper.send(signal.SIGCONT)
@@ -38,7 +42,7 @@ def test_started_paused_resumed_killed(sleeper: ProcessId) -> None:
     assert not sleeper.wait_gone(0)
     assert sleeper.send(signal.SIGKILL)
     assert sleeper.wait_gone(10)
-    assert sleeper.running is Running.GONE
+    assert state_of(sleeper) is Running.GONE
     assert not sleeper.send(signal.SIGTERM)
 
 
@@ -48,10 +52,10 @@ def test_it_lives_in_a_session_of_its_own(sleeper: ProcessId) -> None:
 
 def test_a_reused_pid_is_not_the_process(sleeper: ProcessId) -> None:
     other = ProcessId(sleeper.pid, sleeper.start_ticks - 1)
-    assert other.running is Running.GONE
+    assert state_of(other) is Running.GONE
     assert not other.send(signal.SIGKILL)
     assert other.wait_gone(0)
-    assert sleeper.running is Running.RUNNING
+    assert state_of(sleeper) is Running.RUNNING
 
 
 def test_it_is_remembered_until_it_is_gone(sleeper: ProcessId, tmp_path: Path) -> None:
