@@ -182,8 +182,8 @@ class Log:
         """Take over what was loaded.
 
         ``on_roll`` is called after a new segment was begun (the old one wants a flush);
-        ``before_truncation(log, offset)`` must make a recovery point of at most ``offset``
-        durable before it returns, and may raise OSError.
+        ``before_truncation(log, offset)`` must make a recovery point and a log start of at most
+        ``offset`` durable before it returns, and may raise OSError.
         """
         self.topic_partition = loaded.partition
         self.topic_id: Uuid | None = loaded.topic_id
@@ -708,7 +708,7 @@ class Log:
 
     def _truncate_to(self, offset: int) -> None:
         self._truncations += 1
-        if offset < self._recovery_point:
+        if offset < max(self._recovery_point, self._log_start_offset):
             # After a crash nothing below the recovery point is checked: it must not promise, on
             # disk, what is about to be overwritten.
             self._before_truncation(self, self._segments[bisect_right(self._bases, offset) - 1].base_offset)
@@ -742,8 +742,9 @@ class Log:
         self._check_usable()
         try:
             self._truncations += 1
-            if offset < self._recovery_point or self._segments[0].base_offset < self._recovery_point:
-                self._before_truncation(self, min(offset, self._segments[0].base_offset))
+            first = min(offset, self._segments[0].base_offset)
+            if first < self._recovery_point or offset < self._log_start_offset:
+                self._before_truncation(self, first)
             while self._segments:
                 self._remove_segment(self._active)
             self._drop_snapshots(lambda snapshot: True)

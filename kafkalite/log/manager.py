@@ -289,7 +289,7 @@ class LogManager:
             chance=self._chance,
             high_watermark=high_watermark,
             on_roll=self._rolled,
-            before_truncation=self._lower_recovery_point,
+            before_truncation=self._lower_checkpoints,
         )
         self._logs[log.topic_partition] = log
         return log
@@ -451,15 +451,22 @@ class LogManager:
         except OSError as error:
             directory.failed(error, f"writing {name}")
 
-    def _lower_recovery_point(self, log: Log, offset: int) -> None:
-        """Make it durable that ``log`` is to be checked from ``offset`` on; OSError for the caller."""
+    def _lower_checkpoints(self, log: Log, offset: int) -> None:
+        """Make it durable that ``log`` is to be checked from ``offset`` on, and may start there.
+
+        OSError is left to the caller.
+        """
         directory = log.log_dir
+        partition = log.topic_partition
         self._generation[directory.path] += 1
-        points = self._offsets(directory, RECOVERY_POINT_CHECKPOINT)
-        points[log.topic_partition] = min(offset, log.recovery_point)
-        path = directory.join(RECOVERY_POINT_CHECKPOINT)
-        write_offsets(self._files, path, points)
-        self._in_checkpoint[path] = set(points)
+        for name in (RECOVERY_POINT_CHECKPOINT, LOG_START_CHECKPOINT):
+            path = directory.join(name)
+            if partition not in self._in_checkpoint.get(path, ()):
+                continue  # On disk it is 0 as it is.
+            offsets = self._offsets(directory, name)
+            offsets[partition] = min(offset, offsets.get(partition, offset))
+            write_offsets(self._files, path, offsets)
+            self._in_checkpoint[path] = set(offsets)
 
     def _forget_checkpoints(self, directory: LogDir, partition: TopicPartition) -> None:
         """Take what is left of an earlier log of ``partition`` out of the checkpoints.

@@ -4,7 +4,8 @@ After a clean stop everything on disk is trusted. After any other end only what 
 recovery point is: from the segment that holds it on, every batch is checked, indexes, leader
 epochs and producer state are built again from what is valid, and at the first invalid byte the
 log ends; later segments go. (A byte that flipped below the recovery point is not looked for:
-consumers find it by the batch's checksum.)
+consumers find it by the batch's checksum.) What recovery leaves is made durable at once, so the
+recovery point of a loaded log is its end.
 
 Segments beyond the recovery point must join without a gap. A power cut may keep a later file's
 name and lose an earlier one's, and a log with a hole would serve offsets of two histories.
@@ -142,6 +143,9 @@ class _Loader:
             self._segments = []
             self._epochs.clear()
         if not self._segments:
+            # Producers must not be remembered for records that are gone: a retry would be answered
+            # with their offsets.
+            self._drop_snapshots()
             self._segments.append(self._open(log_start_offset))
             self._is_changed = True
         end = self._segments[-1].next_offset
@@ -158,6 +162,10 @@ class _Loader:
             load_producer_states(
                 self._files, self._path, self._segments, producers, self._snapshots, start, end
             )
+        if not self._is_clean:
+            # A killed process leaves much in memory only. What is seen now must not change again
+            # with a power cut, or this log would have shown two histories.
+            self._sync(path)
         return LoadedLog(
             partition=self._partition,
             path=self._path,
@@ -167,12 +175,24 @@ class _Loader:
             producers=producers,
             snapshots=self._snapshots,
             log_start_offset=start,
-            recovery_point=end if self._is_clean else min(recovery_point, end),
+            recovery_point=end,
             report=self._report,
-            # What a killed process left behind may be in memory only, names and side files too.
-            unsynced_paths=[] if self._is_clean and not self._is_changed else [path, *self._side_files()],
-            unsynced_dirs=[] if self._is_clean and not self._is_changed else [self._path, self._dir.path],
+            unsynced_paths=[path, *self._side_files()] if self._is_clean and self._is_changed else [],
+            unsynced_dirs=[self._path, self._dir.path] if self._is_clean and self._is_changed else [],
         )
+
+    def _sync(self, epochs_path: str) -> None:
+        for segment in self._segments[-max(self._report.recovered_segments, 1) :]:
+            segment.sync()
+        for path in (epochs_path, *self._side_files()):
+            if self._files.exists(path):
+                file = self._files.open(path)
+                try:
+                    file.sync()
+                finally:
+                    file.close()
+        self._files.sync_dir(self._path)
+        self._files.sync_dir(self._dir.path)
 
     def _side_files(self) -> list[str]:
         names = [file_name(offset, SNAPSHOT_SUFFIX) for offset in self._snapshots]
@@ -312,6 +332,11 @@ class _Loader:
             if segment.base_offset in self._snapshots:
                 self._snapshots.remove(segment.base_offset)
             self._is_changed = True
+
+    def _drop_snapshots(self) -> None:
+        for offset in self._snapshots:
+            self._files.remove(os.path.join(self._path, file_name(offset, SNAPSHOT_SUFFIX)))
+        self._snapshots = []
 
     def _complete_epochs(self, start: int, end: int) -> None:
         """Read the epochs of the batches below the first known entry from the batches themselves.

@@ -222,7 +222,7 @@ class LogDriver:
         elif offset < self.log.segment_base_offsets[0]:
             kept, end = [], offset
         lost = self.log.ranges_above(offset)
-        if end < self.end and self.log.size:
+        if max(end, self.log.log_start_offset) < self.end:
             assert lost[0][1] == max(end, self.log.log_start_offset)
             assert lost[-1][2] == self.end
             assert all(before[2] == after[1] for before, after in itertools.pairwise(lost))
@@ -309,13 +309,15 @@ class LogDriver:
         if pending.lowest_end is not None:
             shortest = min(shortest, pending.lowest_end)
         end = log.log_end_offset
-        if end == log.log_start_offset and (pending.may_be_empty or not possible):
+        raised = max(self.start, pending.highest_start)
+        if not log.size and (pending.may_be_empty or not possible or shortest <= end == raised):
+            # Also where the log start was durable and the records up to it were not.
             self.history, self.start = [], end
         else:
             assert shortest <= end <= longest, f"ends at {end}, not in [{shortest}, {longest}]"
             boundaries = {possible[0].base, *(one.end for one in possible)} if possible else {self.start}
             assert end in boundaries, f"ends at {end}, in the middle of a batch"
-            assert log.log_start_offset <= max(self.start, pending.highest_start)
+            assert log.log_start_offset <= raised
             self.history = [one for one in possible if one.end <= end]
             self.start = log.log_start_offset
         self._recount_sequences()
