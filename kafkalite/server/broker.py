@@ -104,6 +104,14 @@ class Identity:
     """ZooKeeper sessions of earlier lives, newest first."""
 
 
+def leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    """The single exceptions in a group of groups."""
+    found: list[BaseException] = []
+    for one in group.exceptions:
+        found.extend(leaves(one) if isinstance(one, BaseExceptionGroup) else [one])
+    return found
+
+
 async def run_broker(
     config: BrokerConfig,
     edges: Edges,
@@ -306,6 +314,12 @@ class Broker:
                 await self.controller.shutdown()
                 await controlling
                 await self.membership.close()
+        except BaseExceptionGroup as group:
+            # The registration is refused while the tasks beside it run already.
+            refusals = [one for one in leaves(group) if isinstance(one, StartFailed)]
+            if refusals:
+                raise refusals[0] from None
+            raise
         finally:
             await self._close_listeners()
             await self.logs.close(clean=False)

@@ -16,7 +16,7 @@ import uvloop
 
 from kafkalite.edge import SystemClock, ThreadOffload, system_random
 from kafkalite.log.files import DiskFiles
-from kafkalite.server.broker import Edges, StartFailed, run_broker
+from kafkalite.server.broker import Edges, StartFailed, leaves, run_broker
 from kafkalite.server.config import BrokerConfig
 from kafkalite.server.http import AiohttpNetwork
 from kafkalite.server.malloc import tune_process
@@ -41,7 +41,7 @@ def main(config: BrokerConfig) -> int:
         print(f"kafkalite broker: {error}", file=sys.stderr)
         return 1
     except BaseExceptionGroup as group:
-        causes = "; ".join(f"{type(one).__name__}: {one}" for one in _leaves(group))
+        causes = "; ".join(f"{type(one).__name__}: {one}" for one in leaves(group))
         _logger.error("the broker ends", exc_info=group)
         print(f"kafkalite broker: ended by {causes}", file=sys.stderr)
         return 1
@@ -89,10 +89,3 @@ def _edges(config: BrokerConfig) -> Edges:
         connect_zookeeper=connect_zookeeper,
         host_name=socket.getfqdn(),
     )
-
-
-def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
-    leaves: list[BaseException] = []
-    for one in group.exceptions:
-        leaves.extend(_leaves(one) if isinstance(one, BaseExceptionGroup) else [one])
-    return leaves
