@@ -149,6 +149,14 @@ class Fetchers:
         for fetcher in self._fetchers.values():
             fetcher.followed.pop(topic_partition, None)
 
+    def retry(self, topic_partition: TopicPartition) -> None:
+        """The controller has confirmed what is followed: try again what had failed."""
+        for fetcher in self._fetchers.values():
+            following = fetcher.followed.get(topic_partition)
+            if following is not None and following.is_failed:
+                following.is_failed = False
+                fetcher.add(following)
+
     @property
     def failed_partitions(self) -> int:
         """How many wait for the controller's next instruction (FailedPartitionsCount)."""

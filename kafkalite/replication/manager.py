@@ -289,6 +289,7 @@ class ReplicaManager:
                 self._unfreeze(replica, broker_epoch)
                 if partition.confirm(state, replicas):
                     self._hosting.advance_high_watermark(replica)
+                self._fetchers.retry(replica.topic_partition)
                 return ErrorCode.NONE
             case Verdict.NEW_LEADER_EPOCH:
                 if state.leader == self._config.broker_id:

@@ -111,7 +111,9 @@ class DelayedFetch(Delayed):
                 return True
             readable = replica.appended_bytes if self._is_follower else replica.committed_bytes
             come += readable - wanted.until
-        return come >= self._missing
+            if come >= self._missing:
+                return True
+        return False
 
 
 class Reads:
@@ -237,7 +239,7 @@ class Reads:
         else:
             upper_bound = log.high_watermark
             w.until = replica.committed_bytes
-        records: Buffer | None = None
+        records: Buffer = b""
         limit = min(part.partition_max_bytes, left)
         if fetch_offset < upper_bound and (limit > 0 or is_first):
             read = log.read(
@@ -400,7 +402,7 @@ def _answer(
     w: Wanted,
     log: Log,
     *,
-    records: Buffer | None = None,
+    records: Buffer = b"",
     diverging: FetchResponseDivergingEpoch | None = None,
 ) -> FetchResponsePartition:
     return FetchResponsePartition(
@@ -410,5 +412,5 @@ def _answer(
         last_stable_offset=log.high_watermark,
         log_start_offset=log.log_start_offset,
         diverging_epoch=diverging if diverging is not None else FetchResponseDivergingEpoch(),
-        records=memoryview(records) if records is not None else None,
+        records=memoryview(records),
     )

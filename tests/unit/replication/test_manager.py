@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 
 from kafkalite.common import BrokerId, LeaderEpoch, PartitionEpoch, TopicPartition, Uuid
+from kafkalite.log.log import UnexpectedOffset
 from kafkalite.protocol.errors import ErrorCode
 from kafkalite.protocol.fetch import FetchRequest
 from kafkalite.protocol.list_offsets import (
@@ -835,6 +836,28 @@ def test_a_bug_in_one_partitions_work_leaves_the_broker_running() -> None:
         assert node.failed == [TP]
         assert node.manager.offline_replica_count == 1
         assert "ZeroDivisionError" in node.events("PartitionFailed")[0]["error"]
+
+    play(scenario)
+
+
+def test_what_a_follower_gave_up_is_tried_again_after_a_confirmation() -> None:
+    async def scenario(cluster: Cluster) -> None:
+        state = await cluster.create()
+        node = cluster[3]
+        append = node.log.append_as_follower
+
+        def unexpected(records: object) -> object:
+            raise UnexpectedOffset(TP, first_offset=5, last_offset=6, expected=0)
+
+        node.log.append_as_follower = unexpected  # type: ignore[assignment, method-assign]
+        await cluster[1].produce(b"a", acks=1)
+        await cluster.eventually(lambda: node.manager.failed_follower_partitions == 1)
+        assert node.events("ReplicationFailed")
+        node.log.append_as_follower = append  # type: ignore[method-assign]
+        await cluster.settle(10)
+        assert node.log.log_end_offset == 0
+        await node.instruct(state)
+        await cluster.eventually(lambda: values_of(node.log) == {0: b"a"})
 
     play(scenario)
 
