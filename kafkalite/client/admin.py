@@ -233,8 +233,10 @@ class AdminClient:
 
         Returns when the controller has decided (the partitions have leaders, unless it ran into
         ``timeout_ms``) and, as far as they answer soon, all brokers know of it: so whoever is asked
-        next about a new topic does not deny it. Raises the error of the topic that failed; where several did, an
-        ExceptionGroup of theirs. The others are created all the same.
+        next about a new topic does not deny it.
+
+        Raises the error of the topic that failed; where several did, an ExceptionGroup of theirs. The
+        others are created all the same.
         """
         topics = list(new_topics)
         limit_ms = timeout_ms if timeout_ms is not None else self._timeout_ms
