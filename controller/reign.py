@@ -347,19 +347,24 @@ class Reign:
         A registration that is no record is recorded and passed over.
         """
         await self._store.broker_ids(watch=self._watch(BrokerChange()))
-        await self._writer.read_registrations()
-        found: dict[BrokerId, BrokerInfo] = {}
-        unknown = []
-        for broker, czxid in sorted(self.context.registrations.czxid.items()):
-            known = self.context.brokers.get(broker)
-            if known is not None and known.epoch == czxid:
-                found[broker] = known
-            else:
-                unknown.append(broker)
-        for info in await all_of(self._read_broker(broker) for broker in unknown):
-            if info is not None:
-                found[info.broker_id] = info
-        return found
+        while True:
+            await self._writer.read_registrations()
+            found: dict[BrokerId, BrokerInfo] = {}
+            unknown = []
+            for broker, czxid in sorted(self.context.registrations.czxid.items()):
+                known = self.context.brokers.get(broker)
+                if known is not None and known.epoch == czxid:
+                    found[broker] = known
+                else:
+                    unknown.append(broker)
+            for info in await all_of(self._read_broker(broker) for broker in unknown):
+                if info is not None:
+                    found[info.broker_id] = info
+            czxids = self.context.registrations.czxid
+            if all(info.epoch == czxids[broker] for broker, info in found.items()):
+                return found
+            # A new life began between the two readings. Restarts are judged by the first, requests are
+            # addressed by the second: they have to speak of the same lives.
 
     async def _read_broker(self, broker: BrokerId) -> BrokerInfo | None:
         try:

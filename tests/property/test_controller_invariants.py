@@ -219,3 +219,9 @@ def test_no_history_breaks_the_invariants(seed: int, history: list[tuple[str, in
 def test_the_same_seed_gives_the_same_journals() -> None:
     history = [("kill", 1, 0, 0.001), ("shrink", 2, 1, 0.0), ("bounce", 2, 0, 0.01), ("start", 1, 0, 1.0)]
     assert run_virtual(play(7, history)) == run_virtual(play(7, history))
+
+
+def test_a_restart_between_two_readings_at_fail_over_is_noticed() -> None:
+    """Found by the histories: the registrations were of the old life, the broker of the new one."""
+    for seed in range(30):
+        run_virtual(play(seed, [("start", 1, 0, 1.0), ("move", 1, 0, 0.0), ("bounce", 1, 0, 0.0)]))

@@ -41,6 +41,7 @@ from kafkalite.protocol.update_metadata import (
     UpdateMetadataRequest,
     UpdateMetadataResponse,
 )
+from tests.support.zookeeper_memory import MemoryClient
 from zk.client import SessionState, Stat, ZooKeeper
 from zk.codecs import BrokerRegistration, TopicRecord
 from zk.store import Store
@@ -188,6 +189,8 @@ class Member:
         """The process dies and is back at once: its old registration is its own leftover."""
         assert self.zk is not None
         old = self.zk.session_id
+        if isinstance(self.zk, MemoryClient):
+            self.zk.server.abandon(self.zk)
         self.zk = await self.cluster.connect()
         self.store = Store(self.zk)
 

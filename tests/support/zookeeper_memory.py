@@ -412,6 +412,11 @@ class MemoryClient:
         return self._state
 
     @property
+    def server(self) -> MemoryZooKeeper:
+        """The ensemble that this is a session with."""
+        return self._server
+
+    @property
     def session_id(self) -> int:
         return self._id
 
