@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import traceback
 from collections.abc import Callable, Mapping
 
 from kafkalite.client import AdminClient, Consumer, NewTopic, Producer
@@ -70,6 +71,10 @@ class Node:
         return self.process is not None
 
     @property
+    def knows_the_cluster(self) -> bool:
+        return self.broker is not None and self.broker.metadata.is_told
+
+    @property
     def is_paused(self) -> bool:
         return self.process is not None and self.process.is_paused
 
@@ -98,15 +103,11 @@ class Node:
             owns_process=False,
         )
         try:
-            await run_broker(
-                self.config(), edges, self._stop, running=self.running, observe=self._observe
-            )
+            await run_broker(self.config(), edges, self._stop, running=self.running, observe=self._observe)
             self.cluster.note(f"{self.name} has shut down")
-        except SimulatedCrash:
+        except (SimulatedCrash, GeneratorExit):
             return  # The process is dead already; only this call stack was left to unwind.
         except BaseException as error:
-            if not process.is_alive:
-                return
             self.cluster.broker_ended(self, error)
         self._gone(is_silent=False)
 
@@ -245,19 +246,17 @@ class Cluster:
         text = "; ".join(f"{type(one).__name__}: {one}" for one in reasons)
         self.note(f"{node.name} ends: {text}")
         if not any(isinstance(one, EXPECTED_ENDS) for one in reasons):
-            import traceback
-
             self.defects.append(
-                f"{self.loop.time():.3f} {node.name} ended: "
-                + "".join(traceback.format_exception(error))
+                f"{self.loop.time():.3f} {node.name} ended: " + "".join(traceback.format_exception(error))
             )
 
     async def start(self) -> None:
-        """Start every broker and wait until all serve."""
+        """Start every broker and wait until all serve and know the cluster."""
         for node in self.nodes.values():
             node.start()
         for node in self.nodes.values():
             await node.running.wait()
+        await eventually(lambda: all(node.knows_the_cluster for node in self.nodes.values()), within_s=60)
 
     # --- clients -------------------------------------------------------------------------
 
@@ -305,11 +304,24 @@ class Cluster:
         self, name: str, *, partitions: int, replication_factor: int, configs: Mapping[str, str] | None = None
     ) -> list[TopicPartition]:
         """Create a topic and return its partitions."""
-        async with self.admin(Process("admin")) as admin:
-            await admin.create_topics(
-                [NewTopic(name, partitions, replication_factor, topic_configs=dict(configs or {}))]
-            )
+        topic = NewTopic(name, partitions, replication_factor, topic_configs=dict(configs or {}))
+        process = Process("admin")
+
+        async def create() -> None:
+            async with self.admin(process) as admin:
+                await admin.create_topics([topic])
+
+        await process.spawn(create(), "create topics")
         return [TopicPartition(name, number) for number in range(partitions)]
+
+
+async def eventually(condition: Callable[[], bool], *, within_s: float) -> None:
+    """Wait until ``condition`` holds. Raises TimeoutError after so much virtual time."""
+    async with asyncio.timeout(within_s):
+        while True:
+            if condition():
+                return
+            await asyncio.sleep(0.02)
 
 
 def _leaves(error: BaseException) -> list[BaseException]:

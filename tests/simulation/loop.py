@@ -22,10 +22,11 @@ import selectors
 import sys
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, TypeVarTuple, Unpack
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 START_MS = 1_700_000_000_000
 """Wall time at the start of every simulation."""
@@ -116,7 +117,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
         self._timer_count = 0
         self._cancelled_count = 0
-        self._graveyard: list[object] = []
+        self._graveyard: list[asyncio.Task[Any]] = []
         self.task_count = 0
         self.steps = 0
         """Callbacks run so far."""
@@ -141,8 +142,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def call_at(
         self,
         when: float,
-        callback: Callable[..., object],
-        *args: Any,
+        callback: Callable[[Unpack[Ts]], object],
+        *args: *Ts,
         context: contextvars.Context | None = None,
     ) -> asyncio.TimerHandle:
         timer = asyncio.TimerHandle(when, callback, args, self, context)
@@ -209,15 +210,27 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """There is no other thread that would have to wake the loop."""
 
     def close(self) -> None:
-        """Forget everything; what the dead had still to do is done now, where nobody sees it."""
+        """Forget everything; what was stopped in mid-flight is unwound where it can do no harm."""
+        leftover: dict[int, asyncio.Task[Any]] = {}
+        for task in [*asyncio.all_tasks(self), *self._graveyard]:
+            leftover[hash(task)] = task
+        self._graveyard.clear()
+        for _, task in sorted(leftover.items()):
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
+            if not task.done():
+                _unwind(task.get_coro())
         self._ready.clear()
         self._timers.clear()
-        leftover = [*asyncio.all_tasks(self), *self._graveyard]
-        for task in leftover:
-            task._log_destroy_pending = False  # type: ignore[attr-defined]
-        self._graveyard.clear()
         super().close()
-        del leftover
+
+
+def _unwind(coroutine: Any) -> None:
+    for _ in range(100):  # What awaits again while it is closed is closed again.
+        try:
+            coroutine.close()
+            return
+        except BaseException:  # Its owners are gone; there is nobody to tell.
+            continue
 
 
 class VirtualClock:
@@ -281,7 +294,7 @@ def simulate(main: Callable[[VirtualLoop], Coroutine[Any, Any, T]]) -> T:
         return loop.run_until_complete(main(loop))
     finally:
         asyncio.set_event_loop(None)
-        # Coroutines that were stopped in mid-flight complain when they are collected.
+        # Generators that were stopped in mid-flight complain when they are collected.
         sys.unraisablehook = lambda unraisable: None
         loop.close()
         gc.collect()
