@@ -207,7 +207,11 @@ class Member:
         await self.controller.session_lost()
         assert self.zk is not None
         self.cluster.brokers.epochs.pop(self.id, None)
-        await self.zk.close()
+        if isinstance(self.zk, MemoryClient):
+            self.zk.server.abandon(self.zk)
+            self.zk.server.expire(self.zk)
+        else:
+            await self.zk.close()
 
 
 class Cluster:
