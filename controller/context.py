@@ -28,6 +28,7 @@ from kafkalite.common import (
     TopicPartition,
     Uuid,
 )
+from kafkalite.journal import EventId
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,8 @@ class ControllerContext:
     """Who is registered, which may run ahead of ``brokers``: that one changes by events."""
     brokers: dict[BrokerId, BrokerInfo] = field(default_factory=dict)
     """Brokers that live or are shutting down."""
+    gone: dict[BrokerId, EventId] = field(default_factory=dict)
+    """For each broker that is known to be gone the event that told so: the cause of what follows."""
     shutting_down: set[BrokerId] = field(default_factory=set)
     topic_ids: dict[str, Uuid] = field(default_factory=dict)
     """Every known topic."""

@@ -36,7 +36,7 @@ from controller.reign import Reign
 from controller.topic_creation import ValidateTopicConfig
 from kafkalite.common import NO_BROKER, BrokerEpoch, BrokerId, ControllerEpoch, TopicPartition
 from kafkalite.edge import Clock
-from kafkalite.journal import Journal
+from kafkalite.journal import EventId, Journal
 from kafkalite.protocol.allocate_producer_ids import AllocateProducerIdsRequest, AllocateProducerIdsResponse
 from kafkalite.protocol.controlled_shutdown import ControlledShutdownRequest, ControlledShutdownResponse
 from kafkalite.protocol.create_topics import (
@@ -402,6 +402,7 @@ class Controller:
             return
         record = await self._store.controller(watch=self._watch(self._store))
         named = NO_BROKER if record is None else record.broker_id
+        changed: EventId | None = None
         if named != self._controller_id:
             stat = await self._store.exists(paths.CONTROLLER)
             self._controller_id = named
@@ -411,13 +412,14 @@ class Controller:
                 change="deleted" if record is None else "created",
                 mzxid=None if stat is None else stat.mzxid,
             )
-            self._journal.record("ControllerChanged", cause=cause, controller=named)
+            changed = self._journal.record("ControllerChanged", cause=cause, controller=named)
         if self._reign is not None and named != self._broker_id:
             await self._resign(f"{paths.CONTROLLER} names {named}")
         if self._reign is None and named in (NO_BROKER, self._broker_id):
-            await self._stand()
+            await self._stand(changed)
 
-    async def _stand(self) -> None:
+    async def _stand(self, vacancy: EventId | None) -> None:
+        """Stand for election; ``vacancy`` is the event that told of the need, if there was one."""
         assert self._store is not None
         store = self._store
         await wait_for_lease(store, self._has_lease)
@@ -432,7 +434,7 @@ class Controller:
         assert self._tasks is not None
         self._controller_id = self._broker_id
         cause = self._journal.record(
-            "ControllerElected", controller=self._broker_id, controller_epoch=elected.epoch
+            "ControllerElected", cause=vacancy, controller=self._broker_id, controller_epoch=elected.epoch
         )
         self._reign_store = LeasedStore(store, elected.epoch_zk_version, self._has_lease)
         self._reign = Reign(

@@ -193,8 +193,12 @@ class Reign:
         for replica in offline:
             context.replica_states[replica] = ReplicaState.DELETION_INELIGIBLE
         await machines.move_replicas(online, ReplicaState.ONLINE)
-        await machines.move_replicas(offline, ReplicaState.OFFLINE)
-        await machines.trigger_online()
+        absent = sorted({r.broker for r in offline if r.broker not in context.brokers})
+        for broker in absent:
+            context.gone[broker] = self._journal.record("BrokerFoundAbsent", broker=broker)
+        with Journal.because(context.gone[absent[-1]] if absent else Journal.ambient_cause()):
+            await machines.move_replicas(offline, ReplicaState.OFFLINE)
+            await machines.trigger_online()
         await self._elect_leaderless()
         await self._resume_deletions()
         if self._config.auto_leader_rebalance_enable:
@@ -392,6 +396,7 @@ class Reign:
             causes = [self._record_broker("BrokerStarted", found[b], "created") for b in new]
             with Journal.because(causes[-1]):
                 for broker in new:
+                    context.gone.pop(broker, None)
                     context.brokers[broker] = found[broker]
                     # Its last life may have ended while it was shutting down, unseen.
                     context.shutting_down.discard(broker)
@@ -399,15 +404,18 @@ class Reign:
         if bounced:
             causes = [self._record_broker("BrokerBounced", found[b], "replaced") for b in bounced]
             with Journal.because(causes[-1]):
+                context.gone.update(zip(bounced, causes, strict=True))
                 for broker in bounced:
                     del context.brokers[broker]
                 await self._brokers_failed(bounced)
                 for broker in bounced:
+                    del context.gone[broker]
                     context.brokers[broker] = found[broker]
                 await self._brokers_started(bounced)
         if dead:
             causes = [self._record_broker("BrokerFailed", context.brokers[b], "deleted") for b in dead]
             with Journal.because(causes[-1]):
+                context.gone.update(zip(dead, causes, strict=True))
                 for broker in dead:
                     del context.brokers[broker]
                 await self._brokers_failed(dead)

@@ -114,7 +114,10 @@ class StateMachines:
             self._context.partition_states[partition] = target
             if target is PartitionState.OFFLINE and was is not PartitionState.OFFLINE:
                 self._journal.record(
-                    "PartitionOffline", partition=partition, leader=self._context.leader(partition)
+                    "PartitionOffline",
+                    cause=self._context.gone.get(self._context.leader(partition)),
+                    partition=partition,
+                    leader=self._context.leader(partition),
                 )
             elif target is PartitionState.NON_EXISTENT:
                 del self._context.partition_states[partition]
@@ -390,12 +393,14 @@ class StateMachines:
                 before, after = written[partition]
                 cause = self._journal.record(
                     "ReplicaWentOffline",
+                    cause=self._context.gone.get(gone),
                     partition=partition,
                     replica=gone,
                     old_isr=list(before.state.isr),
                     isr=list(after.state.isr),
                     leader=after.state.leader,
                     leader_epoch=after.state.leader_epoch,
+                    partition_epoch=after.state.partition_epoch,
                 )
             if partition not in self._context.leadership:
                 batch.add_update_metadata(self._context.live_or_shutting_down(), [partition])
@@ -446,6 +451,7 @@ class StateMachines:
     ) -> EventId:
         return self._journal.record(
             "LeaderElected",
+            cause=self._context.gone.get(old_leader),
             partition=partition,
             old_leader=old_leader,
             leader=state.leader,

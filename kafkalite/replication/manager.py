@@ -550,6 +550,8 @@ class ReplicaManager:
                     name = "IsrAdopted"
                 else:
                     name = "IsrExpanded" if grew else "IsrShrunk"
+                if shrank and not grew:
+                    facts["lagging"] = [self._lag_of(partition, member) for member in sorted(shrank)]
                 self._journal.record(name, cause=replica.cause, partition=change.partition, **facts)
                 self._hosting.advance_high_watermark(replica)
             case Settled.UNCHANGED:
@@ -578,6 +580,17 @@ class ReplicaManager:
                 self._hosting.interrupt(replica)
             case Settled.MOOT | Settled.PENDING:
                 pass
+
+    def _lag_of(self, partition: Partition, member: BrokerId) -> dict[str, int | None]:
+        """How far behind ``member`` is, as facts for the journal."""
+        follower = partition.followers.get(member)
+        if follower is None or follower.last_caught_up_ms < 0:
+            return {"broker": member, "log_end_offset": None, "behind_ms": None}
+        return {
+            "broker": member,
+            "log_end_offset": follower.log_end_offset,
+            "behind_ms": self._hosting.now_ms() - follower.last_caught_up_ms,
+        }
 
     def _note_isr_changed(self, replica: Replica) -> None:
         self._changed[replica.topic_partition] = None

@@ -94,6 +94,8 @@ class Membership:
         self._registration: BrokerRegistration | None = None
         self._changed = asyncio.Event()
         self._closing = False
+        self._loss: EventId | None = None
+        """The event that told of the latest loss of session or registration."""
         self.epoch: BrokerEpoch | None = None
         """The broker epoch, or None while the broker is not registered."""
         self.state = MemberState.JOINING
@@ -172,7 +174,8 @@ class Membership:
             tasks.create_task(self._watch_lease(), name="lease")
             while True:
                 await self._wait_for_loss()
-                await self._rejoin(member)
+                with self._journal.because(self._loss):
+                    await self._rejoin(member)
 
     async def _wait_for_loss(self) -> None:
         """Return when the session has expired or the registration is gone."""
@@ -191,7 +194,9 @@ class Membership:
         assert self._registration is not None
         stat = await store.exists(paths.broker(self._registration.broker_id), watch=self._on_own_node)
         if stat is None:
-            self._journal.record("RegistrationVanished", path=paths.broker(self._registration.broker_id))
+            self._loss = self._journal.record(
+                "RegistrationVanished", path=paths.broker(self._registration.broker_id)
+            )
             return False
         if stat.ephemeral_owner != store.zk.session_id:
             raise Replaced(
@@ -209,6 +214,8 @@ class Membership:
         cause = self._journal.record(
             "SessionStateChanged", state=state.value, session=f"{self._own_sessions[0]:#x}"
         )
+        if state is SessionState.EXPIRED:
+            self._loss = cause
         if state is SessionState.SUSPENDED and self.state is MemberState.CONNECTED:
             self._enter(MemberState.SUSPENDED, cause)
         elif state is SessionState.CONNECTED and self.state in (MemberState.SUSPENDED, MemberState.FROZEN):
