@@ -36,8 +36,9 @@ def decode_lines(data: bytes, path: str, fields: int) -> list[list[str]]:
         lines = data.decode().split("\n")
     except UnicodeDecodeError:
         raise CorruptCheckpointError(f"{path}: not a text file") from None
-    if lines[-1] == "":
-        lines.pop()
+    if lines.pop() != "":
+        # A torn file whose last number lost its last digits would read like a whole one.
+        raise CorruptCheckpointError(f"{path}: the last line has no end")
     if not lines or lines[0] != "0":
         raise CorruptCheckpointError(f"{path}: version 0 expected in line 1, found {lines[:1]}")
     if len(lines) < 2 or not lines[1].isdecimal() or int(lines[1]) != len(lines) - 2:
