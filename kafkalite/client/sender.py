@@ -51,7 +51,7 @@ SLOW_ANSWER: Final = 1.0
 class Flight:
     """One request and its batches."""
 
-    __slots__ = ("batches", "node", "size", "started", "task")
+    __slots__ = ("batches", "is_under_way", "node", "size", "started", "task")
 
     def __init__(self, node: Node, started: float) -> None:
         self.node = node
@@ -59,6 +59,8 @@ class Flight:
         self.batches: list[Batch] = []
         self.size = 0
         self.task: asyncio.Task[None] | None = None
+        self.is_under_way = False
+        """The task runs. Cancelled before that, it could not put its batches back."""
 
 
 class Sender:
@@ -98,11 +100,14 @@ class Sender:
     def metadata_changed(self) -> None:
         """Give up what is in flight to leaders that are deposed, and look at the queues again."""
         self._wake.set()
+        self._leave_deposed()
+
+    def _leave_deposed(self) -> None:
         if not self._accumulator.idempotent:
             return  # Sending it again could append it twice; its answer, or time-out, must be waited for.
         for flights in self._flights.values():
             for flight in list(flights):
-                if all(self._is_deposed(flight, batch) for batch in flight.batches):
+                if flight.is_under_way and all(self._is_deposed(flight, b) for b in flight.batches):
                     assert flight.task is not None
                     flight.task.cancel()
 
@@ -198,6 +203,7 @@ class Sender:
             first = min(suspect) + SLOW_ANSWER
             if first <= now:
                 self._cluster.request_refresh()
+                self._leave_deposed()
                 first = now + SLOW_ANSWER
             moments.append(first)
         return min(moments, default=0.0)
@@ -246,6 +252,7 @@ class Sender:
     # --- One request ---------------------------------------------------------------------------
 
     async def _exchange(self, flight: Flight) -> None:
+        flight.is_under_way = True
         topics: dict[str, list[ProducePartition]] = {}
         for batch in flight.batches:
             assert batch.encoded is not None

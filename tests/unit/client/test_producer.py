@@ -17,6 +17,7 @@ from kafkalite.protocol.errors import (
     TopicAuthorizationFailedError,
     UnknownTopicOrPartitionError,
 )
+from kafkalite.protocol.message import Message
 from kafkalite.protocol.produce import ProduceRequest
 from kafkalite.protocol.record_batch import BatchHeader, decode_batch
 from tests.simulation.loop import START_MS, VirtualClock, run_virtual
@@ -470,3 +471,38 @@ def test_bad_options(options: dict[str, Any], words: str) -> None:
 def test_unknown_option() -> None:
     with pytest.raises(TypeError, match="batch_size"):
         Producer(batch_size=1)  # type: ignore[call-arg]
+
+
+def test_a_defect_in_the_background_fails_every_record_and_every_later_call() -> None:
+    async def story(cluster: FakeCluster, producer: Producer) -> None:
+        await producer.send_and_wait("t", b"a")
+
+        def broken(api: str, node: int, request: Message) -> Fault:
+            raise RuntimeError("a defect")
+
+        cluster.hook = broken
+        delivery = await producer.send("t", b"b")
+        with pytest.raises(RuntimeError, match="a defect"):
+            await delivery
+        with pytest.raises(errors.ClientClosedError):
+            await producer.send("t", b"c")
+
+    scenario(story)
+
+
+def test_leaders_that_move_while_requests_start() -> None:
+    """Metadata may change between the start of a request's task and its first step."""
+
+    async def story(cluster: FakeCluster, producer: Producer) -> None:
+        for i in range(100):
+            delivery = await producer.send("t", b"%d" % i)
+            producer._sender.wake()
+            cluster.elect(T0, i % 3 + 1)
+            for _ in range(i % 5):
+                await asyncio.sleep(0)
+            for tp, (leader, epoch) in cluster.leaders().items():
+                if producer._cluster.metadata.hint_leader(tp, leader, epoch):
+                    producer._cluster.changed()
+            assert (await delivery).offset == i
+
+    scenario(story, linger_ms=0, delivery_timeout_ms=40_000)

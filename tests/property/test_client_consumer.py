@@ -1,0 +1,116 @@
+"""Whatever faults come, a consumer hands out each record once and in order, however it reads."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from kafkalite.client import Consumer
+from kafkalite.common import TopicPartition
+from kafkalite.protocol.message import Message
+from kafkalite.protocol.record_batch import encode_batch
+from tests.simulation.loop import VirtualClock, run_virtual
+from tests.support.fake_broker import FakeCluster, Fault
+
+HARMFUL = [Fault.LOSE_REQUEST, Fault.LOSE_ANSWER, Fault.SLOW, Fault.UNAVAILABLE, Fault.HANG]
+
+
+@dataclass(frozen=True)
+class Weather:
+    """How bad it gets, from which seed, and how the reader reads."""
+
+    seed: int
+    fault_rate: float
+    election_rate: float
+    batches: int
+    partitions: int
+    fetch_bytes: int
+    single: bool
+    hints: bool
+
+
+weathers = st.builds(
+    Weather,
+    seed=st.integers(0, 2**32),
+    fault_rate=st.sampled_from([0.0, 0.1, 0.4]),
+    election_rate=st.sampled_from([0.0, 0.1, 0.3]),
+    batches=st.integers(1, 40),
+    partitions=st.integers(1, 4),
+    fetch_bytes=st.sampled_from([1, 300, 100_000]),
+    single=st.booleans(),
+    hints=st.booleans(),
+)
+
+
+async def read_through(weather: Weather) -> None:
+    chance = random.Random(weather.seed)
+    cluster = FakeCluster()
+    cluster.give_hints = weather.hints
+    cluster.create_topic("t", weather.partitions)
+    written: dict[TopicPartition, list[bytes | None]] = {tp: [] for tp in cluster.partitions}
+    seen: dict[TopicPartition, list[bytes | None]] = {tp: [] for tp in cluster.partitions}
+    is_calm = False
+
+    def write() -> None:
+        tp = chance.choice(list(cluster.partitions))
+        values: list[bytes | None] = [
+            b"%d-%d" % (tp.partition, len(written[tp]) + i) for i in range(chance.randint(1, 8))
+        ]
+        written[tp] += values
+        cluster.append(tp, encode_batch(values, timestamps=1))
+
+    def hook(api: str, node: int, request: Message) -> Fault:
+        if is_calm:
+            return Fault.NONE
+        if chance.random() < weather.election_rate:
+            cluster.elect(chance.choice(list(cluster.partitions)), chance.randint(1, 3))
+        return chance.choice(HARMFUL) if chance.random() < weather.fault_rate else Fault.NONE
+
+    async with Consumer(
+        "t",
+        bootstrap_servers="fake:9001,fake:9002,fake:9003",
+        transport=cluster,
+        clock=VirtualClock(asyncio.get_running_loop()),
+        chance=random.Random(weather.seed + 1),
+        auto_offset_reset="earliest",
+        request_timeout_ms=2_000,
+        max_partition_fetch_bytes=weather.fetch_bytes,
+    ) as consumer:
+        cluster.hook = hook
+        left = weather.batches
+        async with asyncio.timeout(3_000):
+            while left or seen != written:
+                for _ in range(min(left, chance.randint(0, 3))):
+                    write()
+                    left -= 1
+                is_calm = is_calm or (not left and chance.random() < 0.05)
+                if weather.single:
+                    try:
+                        async with asyncio.timeout(chance.random()):
+                            record = await consumer.getone()
+                            seen[TopicPartition(record.topic, record.partition)].append(record.value)
+                    except TimeoutError:
+                        pass  # Cancelled while it waited; nothing may be lost by that.
+                    continue
+                found = await consumer.getmany(
+                    timeout_ms=chance.choice([0, 1, 700]), max_records=chance.randint(1, 20)
+                )
+                for tp, records in found.items():
+                    assert records
+                    seen[tp] += [record.value for record in records]
+                    assert await consumer.position(tp) == len(seen[tp])
+                if not found:
+                    await asyncio.sleep(chance.random() * 0.1)
+                assert all(seen[tp] == written[tp][: len(seen[tp])] for tp in written)
+
+
+@pytest.mark.timeout(600)
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(weathers)
+def test_each_record_is_handed_out_once_and_in_order(weather: Weather) -> None:
+    run_virtual(read_through(weather))
