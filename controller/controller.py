@@ -326,6 +326,7 @@ class Controller:
                     event = await self._queue.get()
                     is_running = await self._process_cancellably(event)
                     self._handled.set()
+                await self._resign("the broker stops")  # Where the last event was cut short.
         finally:
             # After a fault or a cancellation nobody is left waiting.
             self._tasks = None
@@ -345,7 +346,7 @@ class Controller:
             work, self._work = self._work, None
         if work.cancelled():
             self._preempt(event)
-            return True
+            return not isinstance(event, Shutdown)
         return work.result()
 
     async def _process(self, event: ControllerEvent) -> bool:

@@ -158,6 +158,21 @@ async def test_shutdown_gives_the_controllership_up_at_once(cluster: Cluster) ->
     assert [e.type for e in cluster[1].journal.events(type="ControllerResigned")] == ["ControllerResigned"]
 
 
+async def test_shutdown_ends_even_while_zookeeper_is_away(
+    server: MemoryZooKeeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("controller.controller.STOP_TIMEOUT_S", 0.05)
+    async with Cluster(lambda: server.connect(), LoopClock()) as cluster:
+        await cluster.start(1)
+        server.stop()
+        waiting = asyncio.create_task(create(cluster, topic("t", 1, 1)))
+        await asyncio.sleep(0)
+        await cluster[1].controller.shutdown()
+        with pytest.raises(NotControllerError):
+            await waiting
+        server.start()
+
+
 async def test_without_its_lease_a_controller_neither_writes_nor_sends(
     server: MemoryZooKeeper, cluster: Cluster
 ) -> None:
