@@ -1,4 +1,4 @@
-"""Whatever faults come, a consumer hands out each record once and in order, however it reads."""
+"""Whatever faults come, a consumer hands out the record at its position, then the next, however it reads."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kafkalite.client import Consumer
+from kafkalite.client import Consumer, ConsumerRecord
 from kafkalite.common import TopicPartition
 from kafkalite.protocol.message import Message
 from kafkalite.protocol.record_batch import encode_batch
@@ -30,6 +30,8 @@ class Weather:
     batches: int
     partitions: int
     fetch_bytes: int
+    seek_rate: float
+    """Of each read, that a seek goes before it."""
     single: bool
     hints: bool
 
@@ -42,6 +44,7 @@ weathers = st.builds(
     batches=st.integers(1, 40),
     partitions=st.integers(1, 4),
     fetch_bytes=st.sampled_from([1, 300, 100_000]),
+    seek_rate=st.sampled_from([0.0, 0.1]),
     single=st.booleans(),
     hints=st.booleans(),
 )
@@ -53,7 +56,8 @@ async def read_through(weather: Weather) -> None:
     cluster.give_hints = weather.hints
     cluster.create_topic("t", weather.partitions)
     written: dict[TopicPartition, list[bytes | None]] = {tp: [] for tp in cluster.partitions}
-    seen: dict[TopicPartition, list[bytes | None]] = {tp: [] for tp in cluster.partitions}
+    place = dict.fromkeys(cluster.partitions, 0)
+    """Where the reader must be in each partition."""
     is_calm = False
 
     def write() -> None:
@@ -63,6 +67,12 @@ async def read_through(weather: Weather) -> None:
         ]
         written[tp] += values
         cluster.append(tp, encode_batch(values, timestamps=1))
+
+    def check(records: list[ConsumerRecord]) -> None:
+        for record in records:
+            tp = TopicPartition(record.topic, record.partition)
+            assert (record.offset, record.value) == (place[tp], written[tp][place[tp]])
+            place[tp] += 1
 
     def hook(api: str, node: int, request: Message) -> Fault:
         if is_calm:
@@ -84,16 +94,19 @@ async def read_through(weather: Weather) -> None:
         cluster.hook = hook
         left = weather.batches
         async with asyncio.timeout(3_000):
-            while left or seen != written:
+            while left or any(place[tp] < len(written[tp]) for tp in written):
                 for _ in range(min(left, chance.randint(0, 3))):
                     write()
                     left -= 1
                 is_calm = is_calm or (not left and chance.random() < 0.05)
+                if not is_calm and consumer.assignment() and chance.random() < weather.seek_rate:
+                    tp = chance.choice(sorted(consumer.assignment()))
+                    place[tp] = chance.randint(0, len(written[tp]))
+                    consumer.seek(tp, place[tp])
                 if weather.single:
                     try:
                         async with asyncio.timeout(chance.random()):
-                            record = await consumer.getone()
-                            seen[TopicPartition(record.topic, record.partition)].append(record.value)
+                            check([await consumer.getone()])
                     except TimeoutError:
                         pass  # Cancelled while it waited; nothing may be lost by that.
                     continue
@@ -102,11 +115,10 @@ async def read_through(weather: Weather) -> None:
                 )
                 for tp, records in found.items():
                     assert records
-                    seen[tp] += [record.value for record in records]
-                    assert await consumer.position(tp) == len(seen[tp])
+                    check(records)
+                    assert await consumer.position(tp) == place[tp]
                 if not found:
                     await asyncio.sleep(chance.random() * 0.1)
-                assert all(seen[tp] == written[tp][: len(seen[tp])] for tp in written)
 
 
 @pytest.mark.timeout(600)
