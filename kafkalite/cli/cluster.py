@@ -28,8 +28,9 @@ def say(line: str) -> None:
 
 
 def quiet_zookeeper() -> None:
-    """A ZooKeeper that is down shows in the outcome; kazoo's own log of it would only be noise."""
-    logging.getLogger("kazoo").setLevel(logging.CRITICAL)
+    """A ZooKeeper that is down shows in the outcome; its client's own log of it would only be noise."""
+    for name in ("kazoo", "zk.session"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 @contextlib.contextmanager

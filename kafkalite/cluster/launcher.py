@@ -33,6 +33,8 @@ from kafkalite.server.config import BrokerConfig, ConfigError
 ProcessState = Literal["starting", "running", "paused", "stopped"]
 ClusterState = Literal["healthy", "degraded", "down"]
 
+_CLUSTER_ID: Final = "cluster-id"
+"""The file that remembers the cluster's id for when ZooKeeper is down."""
 _POLL_S: Final = 0.05
 """How long to wait before looking again; a look costs a few local requests."""
 _PROBE_TIMEOUT_S: Final = 2.0
@@ -256,7 +258,7 @@ class Cluster:
             for node in self.layout.nodes:
                 shutil.rmtree(self.directory / node.name, ignore_errors=True)
             shutil.rmtree(self.directory / "logs", ignore_errors=True)
-            for name in (layouts.CLUSTER_FILE, ".lock"):
+            for name in (layouts.CLUSTER_FILE, _CLUSTER_ID, ".lock"):
                 (self.directory / name).unlink(missing_ok=True)
             ports.release(self.directory)
             with contextlib.suppress(OSError):  # Something of somebody else's is in it.
@@ -389,7 +391,7 @@ class Cluster:
 
     def _cluster_id(self, view: ClusterView | None) -> str | None:
         """The cluster's id, remembered for when ZooKeeper is down."""
-        memory = self.directory / "cluster-id"
+        memory = self.directory / _CLUSTER_ID
         if view is not None and view.cluster_id is not None:
             if not memory.exists():
                 layouts.write_whole(memory, view.cluster_id.encode())

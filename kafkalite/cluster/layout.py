@@ -146,6 +146,8 @@ def server_properties(layout: Layout, broker: Node, directory: Path) -> dict[str
         "offsets.topic.replication.factor": str(min(3, count)),
         "transaction.state.log.replication.factor": str(min(3, count)),
         "transaction.state.log.min.isr": str(min(2, count)),
+        # Who is last to leave finds nobody to hand its partitions to, and should not take long to see it.
+        "controlled.shutdown.retry.backoff.ms": "300",
         **layout.overrides,
     }
 

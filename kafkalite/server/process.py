@@ -34,7 +34,8 @@ def main(config: BrokerConfig) -> int:
         stream=sys.stderr,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
-    logging.getLogger("kazoo").setLevel(logging.WARNING)
+    # Until the broker runs, what ZooKeeper's client has to say is said by the start's outcome, in one line.
+    logging.getLogger("zk.session").setLevel(logging.CRITICAL)
     try:
         uvloop.run(_run(config))
     except StartFailed as error:
@@ -66,6 +67,7 @@ async def _run(config: BrokerConfig) -> None:
         return
     if running.is_set():
         tune_process()
+        logging.getLogger("zk.session").setLevel(logging.WARNING)
         _logger.info("broker started")
     await broker
 
