@@ -20,16 +20,27 @@ from kafkalite.protocol import (
     allocate_producer_ids,
     controlled_shutdown,
     create_topics,
+    delete_groups,
     describe_cluster,
     describe_configs,
+    describe_groups,
     fetch,
+    find_coordinator,
+    heartbeat,
     init_producer_id,
+    join_group,
     leader_and_isr,
+    leave_group,
+    list_groups,
     list_offsets,
     metadata,
+    offset_commit,
+    offset_delete,
+    offset_fetch,
     offset_for_leader_epoch,
     produce,
     stop_replica,
+    sync_group,
     update_metadata,
 )
 from kafkalite.protocol.errors import ErrorCode
@@ -39,6 +50,15 @@ E = ErrorCode
 
 ANY_API_ERRORS: Final = (E.UNKNOWN_SERVER_ERROR, E.UNSUPPORTED_VERSION, E.INVALID_REQUEST)
 """What every API may answer."""
+
+_COORDINATOR_ERRORS: Final = (
+    E.COORDINATOR_LOAD_IN_PROGRESS,
+    E.COORDINATOR_NOT_AVAILABLE,
+    E.NOT_COORDINATOR,
+    E.INVALID_GROUP_ID,
+    E.GROUP_AUTHORIZATION_FAILED,
+)
+"""What every API of a group's coordinator may answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -273,6 +293,121 @@ APIS: Final[Mapping[str, Api]] = _table(
         ),
     ),
     Api(
+        name="offset_commit",
+        key=8,
+        request=offset_commit.OffsetCommitRequest,
+        response=offset_commit.OffsetCommitResponse,
+        errors=(
+            *_COORDINATOR_ERRORS,
+            E.UNKNOWN_MEMBER_ID,
+            E.FENCED_INSTANCE_ID,
+            E.ILLEGAL_GENERATION,
+            E.REBALANCE_IN_PROGRESS,
+            E.OFFSET_METADATA_TOO_LARGE,
+            E.INVALID_COMMIT_OFFSET_SIZE,
+            E.UNKNOWN_TOPIC_OR_PARTITION,
+            E.TOPIC_AUTHORIZATION_FAILED,
+        ),
+    ),
+    Api(
+        name="offset_fetch",
+        key=9,
+        request=offset_fetch.OffsetFetchRequest,
+        response=offset_fetch.OffsetFetchResponse,
+        read_only=True,
+        errors=(
+            *_COORDINATOR_ERRORS,
+            E.TOPIC_AUTHORIZATION_FAILED,
+            E.UNSTABLE_OFFSET_COMMIT,
+        ),
+    ),
+    Api(
+        name="find_coordinator",
+        key=10,
+        request=find_coordinator.FindCoordinatorRequest,
+        response=find_coordinator.FindCoordinatorResponse,
+        errors=(
+            E.COORDINATOR_NOT_AVAILABLE,
+            E.INVALID_GROUP_ID,
+            E.GROUP_AUTHORIZATION_FAILED,
+            E.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+        ),
+    ),
+    Api(
+        name="join_group",
+        key=11,
+        request=join_group.JoinGroupRequest,
+        response=join_group.JoinGroupResponse,
+        errors=(
+            *_COORDINATOR_ERRORS,
+            E.INVALID_SESSION_TIMEOUT,
+            E.MEMBER_ID_REQUIRED,
+            E.UNKNOWN_MEMBER_ID,
+            E.FENCED_INSTANCE_ID,
+            E.INCONSISTENT_GROUP_PROTOCOL,
+            E.GROUP_MAX_SIZE_REACHED,
+            E.REBALANCE_IN_PROGRESS,
+        ),
+    ),
+    Api(
+        name="heartbeat",
+        key=12,
+        request=heartbeat.HeartbeatRequest,
+        response=heartbeat.HeartbeatResponse,
+        errors=(
+            *_COORDINATOR_ERRORS,
+            E.UNKNOWN_MEMBER_ID,
+            E.FENCED_INSTANCE_ID,
+            E.ILLEGAL_GENERATION,
+            E.REBALANCE_IN_PROGRESS,
+        ),
+    ),
+    Api(
+        name="leave_group",
+        key=13,
+        request=leave_group.LeaveGroupRequest,
+        response=leave_group.LeaveGroupResponse,
+        errors=(
+            *_COORDINATOR_ERRORS,
+            E.UNKNOWN_MEMBER_ID,
+            E.FENCED_INSTANCE_ID,
+        ),
+    ),
+    Api(
+        name="sync_group",
+        key=14,
+        request=sync_group.SyncGroupRequest,
+        response=sync_group.SyncGroupResponse,
+        errors=(
+            *_COORDINATOR_ERRORS,
+            E.UNKNOWN_MEMBER_ID,
+            E.FENCED_INSTANCE_ID,
+            E.ILLEGAL_GENERATION,
+            E.REBALANCE_IN_PROGRESS,
+            E.INCONSISTENT_GROUP_PROTOCOL,
+        ),
+    ),
+    Api(
+        name="describe_groups",
+        key=15,
+        request=describe_groups.DescribeGroupsRequest,
+        response=describe_groups.DescribeGroupsResponse,
+        read_only=True,
+        errors=(*_COORDINATOR_ERRORS,),
+    ),
+    Api(
+        name="list_groups",
+        key=16,
+        request=list_groups.ListGroupsRequest,
+        response=list_groups.ListGroupsResponse,
+        read_only=True,
+        errors=(
+            E.COORDINATOR_NOT_AVAILABLE,
+            E.COORDINATOR_LOAD_IN_PROGRESS,
+            E.CLUSTER_AUTHORIZATION_FAILED,
+        ),
+    ),
+    Api(
         name="create_topics",
         key=19,
         request=create_topics.CreateTopicsRequest,
@@ -336,6 +471,31 @@ APIS: Final[Mapping[str, Api]] = _table(
             E.CLUSTER_AUTHORIZATION_FAILED,
             E.UNKNOWN_TOPIC_OR_PARTITION,
             E.INVALID_TOPIC_EXCEPTION,
+        ),
+    ),
+    Api(
+        name="delete_groups",
+        key=42,
+        request=delete_groups.DeleteGroupsRequest,
+        response=delete_groups.DeleteGroupsResponse,
+        errors=(
+            *_COORDINATOR_ERRORS,
+            E.NON_EMPTY_GROUP,
+            E.GROUP_ID_NOT_FOUND,
+        ),
+    ),
+    Api(
+        name="offset_delete",
+        key=47,
+        request=offset_delete.OffsetDeleteRequest,
+        response=offset_delete.OffsetDeleteResponse,
+        errors=(
+            *_COORDINATOR_ERRORS,
+            E.NON_EMPTY_GROUP,
+            E.GROUP_ID_NOT_FOUND,
+            E.GROUP_SUBSCRIBED_TO_TOPIC,
+            E.UNKNOWN_TOPIC_OR_PARTITION,
+            E.TOPIC_AUTHORIZATION_FAILED,
         ),
     ),
     Api(

@@ -24,7 +24,7 @@ def test_names_keys_and_messages_are_each_used_once() -> None:
         [api.request for api in APIS.values()],
         [api.response for api in APIS.values()],
     ):
-        assert len(set(values)) == len(APIS) == 14
+        assert len(set(values)) == len(APIS) == 25
     for name, api in APIS.items():
         assert name == api.name
         assert api.request.__module__ == f"kafkalite.protocol.{name}"
@@ -33,7 +33,8 @@ def test_names_keys_and_messages_are_each_used_once() -> None:
 
 def test_who_may_be_asked_what() -> None:
     assert {a.name for a in APIS.values() if a.read_only} == {
-        *("metadata", "describe_cluster", "list_offsets", "offset_for_leader_epoch", "describe_configs")
+        *("metadata", "describe_cluster", "list_offsets", "offset_for_leader_epoch", "describe_configs"),
+        *("offset_fetch", "describe_groups", "list_groups"),
     }
     assert {a.name for a in APIS.values() if a.controller_only} == {
         *("create_topics", "controlled_shutdown", "allocate_producer_ids")
