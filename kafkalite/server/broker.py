@@ -519,7 +519,8 @@ class Broker:
     def _on_topic_config(self, topic: str, config: LogConfig) -> None:
         for log in self.logs.logs():
             if log.topic_partition.topic == topic:
-                log.config = config
+                log.config = config  # A log that no leader_and_isr has named yet is no replica.
+        self.replicas.update_log_config(topic, config)
 
     def _validate_topic_config(self, config: dict[str, str | None]) -> None:
         LogConfig.parse(
