@@ -388,16 +388,17 @@ def server_defaults(properties: Mapping[str, str]) -> dict[str, str]:
         for server in config.server_properties:
             if server.name not in properties:
                 continue
-            text = properties[server.name].strip()
+            written = text = properties[server.name].strip()
             try:
                 if server.unit_ms != 1:
-                    number = int(text)
                     # Any negative time means "for ever", whatever its unit.
-                    text = str(number * server.unit_ms if number >= 0 else -1)
+                    text = str(max(int(text) * server.unit_ms, -1))
                 config.parse(text)
-            except (InvalidConfigError, ValueError) as error:
-                reason = str(error).partition(": ")[2].rpartition(": ")[2] or "must be a whole number"
-                raise InvalidConfigError(f"{server.name}={properties[server.name]}: {reason}") from None
+            except InvalidConfigError as error:
+                reason = error.message.partition(": ")[2]
+                raise InvalidConfigError(f"{server.name}={written}: {reason}") from None
+            except ValueError:
+                raise InvalidConfigError(f"{server.name}={written}: must be a whole number") from None
             found[config.name] = text
             break
     return found

@@ -297,6 +297,16 @@ class SimulatedDisk:
         inode.durable = bytes(inode.data)
         inode.kept = len(inode.durable)
 
+    # --- Looking ------------------------------------------------------------------------------
+
+    def peek(self, path: str) -> bytearray:
+        """A file's present contents, without an operation and without a copy: for checkers."""
+        return self._file(path).data
+
+    def peek_names(self, path: str) -> list[str]:
+        """The names in a directory, sorted, without an operation; none where it is not there."""
+        return sorted(self._directory(path).entries) if self.exists(path) else []
+
     # --- Files --------------------------------------------------------------------------------
 
     def _walk(self, path: str) -> _Directory | _Inode:
