@@ -9,10 +9,12 @@ from __future__ import annotations
 import os
 import random
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from kafkalite.protocol.errors import KafkaStorageError
 from tests.support.disk import CrashPoint, SimulatedCrash, SimulatedDisk, crash_points
 from tests.support.logs import LogDriver
 
@@ -179,3 +181,18 @@ def test_every_crash_point_leaves_a_log_that_is_right() -> None:
         finally:
             driver.close()
     assert crashes == CRASH_POINTS
+
+
+@pytest.mark.parametrize("seed", range(80))
+@pytest.mark.parametrize("power", [None, 1])
+def test_a_disk_that_fails_leaves_a_log_that_is_right(seed: int, power: int | None) -> None:
+    """An EIO, ENOSPC or short write anywhere; then the broker stops, and starts on a mended disk."""
+    driver = LogDriver(SimulatedDisk())
+    driver.disk.fail_at_random(random.Random(seed), 0.01)
+    try:
+        scenario(driver)
+    except (KafkaStorageError, OSError):
+        driver.disk.heal()
+        driver.crash(CrashPoint(0, None, power and seed + 1))
+    driver.check()
+    driver.close()

@@ -23,6 +23,7 @@ from kafkalite.log.config import LogConfig
 from kafkalite.log.log import Log, Read, WouldBlock
 from kafkalite.log.manager import LogManager, LogManagerConfig
 from kafkalite.log.segment import INDEX_SUFFIX, LOG_SUFFIX, TIME_INDEX_SUFFIX, file_name
+from kafkalite.protocol.errors import KafkaStorageError
 from kafkalite.protocol.record_batch import BatchHeader, batches, encode_batch, patch_header
 from tests.support.disk import CrashPoint, SimulatedCrash, SimulatedDisk
 
@@ -283,6 +284,8 @@ class LogDriver:
     def restart_cleanly(self) -> None:
         self.pending = Pending()
         self.runner.run(_unwrapped(self.manager.close()))
+        if self.manager.offline_dirs:
+            raise KafkaStorageError("the directory failed while it was closed")
         self.durable = self.end
         self.manager = self._manager()
         self.log = self._open()
