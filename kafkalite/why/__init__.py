@@ -1,0 +1,19 @@
+"""Why: the answer to "why is this partition as it is?", from the journals of all brokers.
+
+Purpose: an operator names a partition and reads, in plain words and as a chain of causes, why it
+has this leader (or none), why its ISR is what it is, and which records are gone and why. The facts
+are the journals' events (:mod:`kafkalite.journal`) and the loss receipts, from as many brokers as
+could be read; dead ones speak through their files.
+
+- :mod:`.history`: events and receipts of all brokers as one history, and the causes in it.
+- :mod:`.words`: one event as a sentence.
+- :mod:`.answer`: what follows for a partition: the state, the chains, what can be done.
+
+Everything here is pure: a history in, an answer out. Nothing is guessed: where a journal could not
+be read or a link is missing, the answer says so.
+"""
+
+from kafkalite.why.answer import Answer, Chain, Link, explain, text
+from kafkalite.why.history import History, Receipt, read_event, read_receipt
+
+__all__ = ["Answer", "Chain", "History", "Link", "Receipt", "explain", "read_event", "read_receipt", "text"]
