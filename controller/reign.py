@@ -159,6 +159,7 @@ class Reign:
     async def begin(self) -> None:
         """Fail over: read the cluster, tell the brokers, repair what changed while nobody ruled."""
         context, machines = self.context, self._machines
+        await self._set_up_features()
         await self._drop_old_notifications()
         for info in (await self._read_brokers()).values():
             context.brokers[info.broker_id] = info
@@ -513,6 +514,13 @@ class Reign:
             self._machines.update_metadata(self.context.live_or_shutting_down())
 
     # --- topics --------------------------------------------------------------------------
+
+    async def _set_up_features(self) -> None:
+        try:
+            await self._store.enable_features()
+        except BadRecord as bad:
+            # No feature is finalized in ZooKeeper mode, so nothing depends on what it says.
+            self._journal.record("FeaturesUnreadable", reason=str(bad))
 
     async def _load_topics(self, topics: Iterable[str]) -> list[str]:
         """Read topics into the context; return those that could be read. Missing ids are given."""

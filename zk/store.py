@@ -57,6 +57,7 @@ from zk.codecs import (
     BrokerRegistration,
     ConfigChange,
     ControllerRecord,
+    Features,
     LogDirEvent,
     ProducerIdBlock,
     TopicRecord,
@@ -288,6 +289,27 @@ class Store:
             if found is None:
                 raise BadRecord(paths.CLUSTER_ID, "it was deleted while the cluster started")
         return codecs.decode_cluster_id(found[0])
+
+    async def enable_features(self) -> None:
+        """Create `/feature`, or flip it from disabled to enabled without features (reference 1.3).
+
+        Done by each new controller. One that is enabled is left as it is.
+        """
+        data = codecs.encode_features(Features(enabled=True))
+        while True:
+            found = await self.get(paths.FEATURE)
+            if found is None:
+                await self._create_unless_there(paths.FEATURE, data)
+            elif codecs.decode_features(found[0]).enabled:
+                return
+            else:
+                try:
+                    await self.write([SetData(paths.FEATURE, data, found[1].version)])
+                except ConnectionLoss:
+                    continue  # Written or not: the next look tells.
+                except MultiFailed as failure:
+                    if not isinstance(failure.error, BadVersion | NoNode):
+                        raise
 
     async def generate_broker_id(self, reserved_max_id: int) -> BrokerId:
         """A broker id above ``reserved_max_id`` that was never given out before.

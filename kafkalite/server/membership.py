@@ -239,16 +239,17 @@ class Membership:
                 if self._zk.state is SessionState.EXPIRED:
                     self._adopt(await self._connect())
                 epoch = await self.register(self._registration)
+                await member.membership_gained(self._store, epoch)
+                return
             except ConnectionLoss as error:
                 _logger.warning("ZooKeeper cannot be reached, trying again: %s", error)
                 await asyncio.sleep(RECONNECT_DELAY_S)
             except SessionExpired:
-                continue
+                # This session ended as well, perhaps after the registration: that life is over too.
+                self.epoch = None
+                await member.membership_lost()
             except DuplicateBroker as error:
                 raise Replaced(str(error)) from error
-            else:
-                await member.membership_gained(self._store, epoch)
-                return
 
     async def _watch_lease(self) -> None:
         """Record when the lease runs out and when it is back; acting on it is up to who asks."""

@@ -108,6 +108,22 @@ class StoreContract:
         assert found is not None
         assert found[0] == b'{"version":"1","id":"%s"}' % ids[0].encode()
 
+    async def test_features_are_created_enabled_and_flipped_where_they_were_disabled(
+        self, harness: Harness
+    ) -> None:
+        store = await opened(harness)
+        await store.enable_features()
+        enabled = b'{"version":2,"status":1,"features":{}}'
+        assert (await store.zk.get(paths.FEATURE))[0] == enabled
+        kept = b'{"version":2,"status":1,"features":{"f":{"max_version_level":3}}}'
+        await store.zk.set(paths.FEATURE, kept)
+        await store.enable_features()
+        assert (await store.zk.get(paths.FEATURE))[0] == kept
+        await store.zk.set(paths.FEATURE, b'{"version":1,"status":0,"features":{}}')
+        harness.lose_reply(store.zk)
+        await store.enable_features()
+        assert (await store.zk.get(paths.FEATURE))[0] == enabled
+
     async def test_generated_broker_ids_begin_after_the_reserved_ones(self, harness: Harness) -> None:
         store = await opened(harness)
         assert [await store.generate_broker_id(1000) for _ in range(2)] == [1001, 1002]
