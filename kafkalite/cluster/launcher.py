@@ -81,6 +81,8 @@ class Cluster:
         self.directory = directory
         self.layout = layout
         self._say = say
+        self.own_overrides: dict[str, dict[str, str]] = {}
+        """Configuration of single brokers, by name, for whatever this object starts; kept nowhere else."""
 
     @classmethod
     def load(cls, directory: Path, *, say: Callable[[str], None] = lambda _: None) -> Cluster:
@@ -332,6 +334,8 @@ class Cluster:
         command = [sys.executable, "-m", "kafkalite.cli", "broker", "--config", str(properties)]
         if patient and "zookeeper.connection.timeout.ms" not in self.layout.overrides:
             command += ["--override", "zookeeper.connection.timeout.ms=60000"]
+        for name, value in self.own_overrides.get(node.name, {}).items():
+            command += ["--override", f"{name}={value}"]
         return command
 
     def _last_words(self, node: Node, mark: int) -> str:

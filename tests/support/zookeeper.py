@@ -19,7 +19,7 @@ from kazoo.client import KazooClient
 from kafkalite.cluster import zookeeper
 from kafkalite.common import Address
 from kafkalite.edge import SystemClock
-from tests.support.proxy import Direction, ProxiedConnection, TcpProxy
+from kafkalite.torture.proxy import Direction, ProxiedConnection, TcpProxy
 from zk.client import SessionState, WatchEvent, ZooKeeper
 from zk.session import Session, ZooKeeperConfig, connect
 

@@ -8,6 +8,7 @@ time. import-linter holds the packages' arrows, the walk over the syntax trees b
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ EDGES = {
     "kafkalite/server/process.py": "a broker as a process: signals, the host's name, exit codes",
     "kafkalite/server/config/broker.py": "reads server.properties, before anything runs",
     "kafkalite/cluster/": "starts processes, waits for them, keeps its files",
+    "kafkalite/torture/": "breaks real processes, disks and connections, and watches the clock",
     "kafkalite/cli/": "what people run: stdin, files, the terminal",
     "zk/session.py": "kazoo's threads and sockets end there",
 }
@@ -168,3 +170,11 @@ def test_command_line_starts_without_client_or_server() -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/architecture.md", "docs/protocol.md"])
+def test_documents_name_files_that_are_there(document: str) -> None:
+    text = (ROOT / document).read_text()
+    named = re.findall(r"[`( ]((?:kafkalite|controller|zk|tests|scripts|docs)/[\w/.-]*[\w/])", text)
+    assert named
+    assert [name for name in named if not (ROOT / name).exists()] == []
