@@ -34,6 +34,11 @@ UNKNOWN_BROKER_EPOCH: Final = BrokerEpoch(-1)
 UNKNOWN_LEADER_EPOCH: Final = LeaderEpoch(-1)
 UNKNOWN_OFFSET: Final = -1
 
+CONSUMER_OFFSETS: Final = "__consumer_offsets"
+"""The topic in which group coordinators keep groups and their offsets."""
+INTERNAL_TOPICS: Final = frozenset({CONSUMER_OFFSETS, "__transaction_state"})
+"""The topics that only brokers write to."""
+
 
 class TopicPartition(NamedTuple):
     """One partition of one topic."""

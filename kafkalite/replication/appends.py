@@ -10,12 +10,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from kafkalite.common import UNKNOWN_LEADER_EPOCH, UNKNOWN_OFFSET, LeaderEpoch
+from kafkalite.common import (
+    INTERNAL_TOPICS,
+    UNKNOWN_LEADER_EPOCH,
+    UNKNOWN_OFFSET,
+    LeaderEpoch,
+    TopicPartition,
+)
+from kafkalite.edge import Buffer
 from kafkalite.protocol.errors import (
     BrokerError,
     ErrorCode,
     InvalidRecordError,
     InvalidRequiredAcksError,
+    InvalidTopicError,
     KafkaStorageError,
     NotEnoughReplicasAfterAppendError,
     NotEnoughReplicasError,
@@ -121,12 +129,45 @@ class Appends:
                 replica.counters.failed_produce_requests += 1
         return appended
 
+    def begin_internal(
+        self, topic_partition: TopicPartition, records: Buffer, leader_epoch: LeaderEpoch
+    ) -> Appended:
+        """Append a batch of this broker's own with acks=all. Raises the BrokerErrors of a produce
+        request; NotLeaderOrFollowerError also where another leader epoch than ``leader_epoch`` holds."""
+        appended = Appended(*topic_partition)
+        replica = appended.replica = self._hosting.require(*topic_partition)
+        if replica.partition.leader_epoch != leader_epoch:
+            raise NotLeaderOrFollowerError(f"{topic_partition}: leader epoch {leader_epoch} is over")
+        try:
+            self._append_to(replica, appended, records, ACKS_ALL)
+        except BrokerError:
+            raise
+        except Exception as error:  # As for a client's: this partition's fault leaves the others running.
+            self._hosting.fail(replica, error)
+            raise KafkaStorageError(f"{topic_partition} failed") from error
+        return appended
+
+    async def finish_internal(self, appended: Appended, *, timeout_s: float) -> None:
+        """Wait until ``appended`` is committed; raises what a produce request would be answered."""
+        delayed = DelayedProduce([appended])
+        assert appended.replica is not None
+        if timeout_s > 0 and not delayed.is_complete():
+            await self._hosting.purgatory.wait(
+                delayed, [appended.replica.produce_watchers], timeout_s=timeout_s
+            )
+        self._check_acknowledged(appended, ACKS_ALL)
+
     def _append(self, appended: Appended, part: ProducePartition, acks: int) -> None:
         if acks not in (ACKS_ALL, ACKS_NONE, 1):
             raise InvalidRequiredAcksError(f"acks is {acks}; it may be 0, 1 or -1 (all)")
-        hosting = self._hosting
-        replica = hosting.require(appended.topic, part.index)
+        if appended.topic in INTERNAL_TOPICS:
+            raise InvalidTopicError(f"{appended.topic} is internal: only brokers write to it")
+        replica = self._hosting.require(appended.topic, part.index)
         appended.replica = replica
+        self._append_to(replica, appended, part.records, acks)
+
+    def _append_to(self, replica: Replica, appended: Appended, records: Buffer | None, acks: int) -> None:
+        hosting = self._hosting
         partition = replica.partition
         partition.check_leader()
         self._check_may_acknowledge(replica, acks)
@@ -137,10 +178,10 @@ class Appends:
                 f"{replica.topic_partition}: {len(partition.isr)} in sync, "
                 f"min.insync.replicas is {replica.min_isr}"
             )
-        if part.records is None:
+        if records is None:
             raise InvalidRecordError(f"{replica.topic_partition}: no records")
         info = log.append_as_leader(
-            part.records, leader_epoch=partition.leader_epoch, now_ms=hosting.clock.wall_ms()
+            records, leader_epoch=partition.leader_epoch, now_ms=hosting.clock.wall_ms()
         )
         appended.base_offset = info.first_offset
         appended.required_offset = info.last_offset + 1

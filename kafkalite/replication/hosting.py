@@ -45,6 +45,8 @@ class Hosting:
         self.purgatory = Purgatory()
         self.counters: dict[str, TopicCounters] = {}
         """By topic; kept when its partitions leave, since counters only rise."""
+        self.role_listeners: list[Callable[[Replica], None]] = []
+        """Told in the step in which a replica's role or leader epoch changes."""
         self._submit = submit
         self._on_failure = on_failure
         self._topics: dict[str, dict[int, Replica]] = {}
@@ -135,6 +137,8 @@ class Hosting:
         replica.generation += 1
         self.purgatory.flag(replica.produce_watchers)
         self.purgatory.flag(replica.fetch_watchers)
+        for listener in self.role_listeners:
+            listener(replica)
 
     def note_fetch(
         self, replica: Replica, follower: FollowerState, *, fetch_offset: int, log_start_offset: int

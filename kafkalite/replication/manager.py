@@ -75,6 +75,7 @@ from kafkalite.replication.edges import (
 )
 from kafkalite.replication.fetcher import Fetchers
 from kafkalite.replication.hosting import Hosting, IsrQueue
+from kafkalite.replication.internal import InternalPartitions
 from kafkalite.replication.partition import Partition, Role, Settled, Verdict
 from kafkalite.replication.reads import Reads
 from kafkalite.replication.replica import Replica, TopicCounters
@@ -137,6 +138,8 @@ class ReplicaManager:
             on_failure=on_partition_failed,
         )
         self._appends = Appends(self._hosting)
+        self.internal = InternalPartitions(self._hosting, self._appends)
+        """The partitions led here, for coordinators that keep their state in them."""
         self._reads = Reads(self._hosting)
         self._fetchers = Fetchers(
             config,

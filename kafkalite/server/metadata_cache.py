@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from kafkalite.common import (
+    INTERNAL_TOPICS,
     LEADER_DURING_DELETE,
     NO_BROKER,
     ZERO_UUID,
@@ -32,8 +33,6 @@ from kafkalite.protocol.metadata import (
     MetadataTopic,
 )
 from kafkalite.protocol.update_metadata import UpdateMetadataPartition, UpdateMetadataRequest
-
-INTERNAL_TOPICS = frozenset({"__consumer_offsets", "__transaction_state"})
 
 
 class MetadataCache:
