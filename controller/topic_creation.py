@@ -26,7 +26,7 @@ from kafkalite.protocol.errors import (
 MAX_NAME_LENGTH: Final = 249
 _NAME: Final = re.compile(r"[a-zA-Z0-9._-]+")
 
-ValidateTopicConfig = Callable[[dict[str, str | None]], None]
+ValidateTopicConfig = Callable[[str, dict[str, str | None]], None]
 """Raises InvalidConfigError (or another BrokerError) for configs that a topic cannot have."""
 
 
@@ -138,5 +138,5 @@ def _checked_config(wanted: CreateTopicsTopic, validate_config: ValidateTopicCon
     missing = sorted(name for name, value in config.items() if value is None)
     if missing:
         raise InvalidConfigError(f"no value for {', '.join(missing)}")
-    validate_config(config)
+    validate_config(wanted.name, config)
     return {name: value for name, value in config.items() if value is not None}

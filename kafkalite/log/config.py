@@ -338,19 +338,26 @@ class LogConfig:
         return _build(server_defaults(properties))
 
     @staticmethod
-    def parse(overrides: Mapping[str, str], defaults: LogConfig | None = None) -> LogConfig:
+    def parse(
+        overrides: Mapping[str, str], defaults: LogConfig | None = None, *, is_internal: bool = False
+    ) -> LogConfig:
         """A topic's configuration: ``overrides`` over the broker's ``defaults``.
+
+        ``is_internal`` is for the topics in which coordinators keep their state. They are
+        compacted topics, as in Kafka: never deleted by age or size. That nothing compacts them
+        yet costs space, not meaning, since whoever loads them takes the last value of each key;
+        so for them, and for nobody else, `cleanup.policy=compact` is honoured.
 
         Raises InvalidConfigError: an unknown name (with the nearest known one), a value that is
         wrong or not honoured by this version, two values that contradict each other.
         """
         for name, text in overrides.items():
-            topic_config(name).parse(text)
-        return _build({**(defaults.effective if defaults else {}), **overrides})
+            _parse_value(topic_config(name), text, is_internal)
+        return _build({**(defaults.effective if defaults else {}), **overrides}, is_internal)
 
     @staticmethod
     def parse_leniently(
-        overrides: Mapping[str, str], defaults: LogConfig | None = None
+        overrides: Mapping[str, str], defaults: LogConfig | None = None, *, is_internal: bool = False
     ) -> tuple[LogConfig, list[str]]:
         """Like :meth:`parse`, for overrides that already stand in a znode and cannot be refused.
 
@@ -360,12 +367,12 @@ class LogConfig:
         problems = []
         for name, text in sorted(overrides.items()):
             try:
-                LogConfig.parse({**good, name: text}, defaults)
+                LogConfig.parse({**good, name: text}, defaults, is_internal=is_internal)
             except InvalidConfigError as error:
                 problems.append(error.message)
             else:
                 good[name] = text
-        return LogConfig.parse(good, defaults), problems
+        return LogConfig.parse(good, defaults, is_internal=is_internal), problems
 
 
 def topic_config(name: str) -> TopicConfig:
@@ -404,10 +411,19 @@ def server_defaults(properties: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
-def _build(settings: Mapping[str, str]) -> LogConfig:
+_COMPACT_ONLY: Final[Value] = ("compact",)
+
+
+def _parse_value(config: TopicConfig, text: str, is_internal: bool) -> Value:
+    if is_internal and config.name == "cleanup.policy" and text.strip() == "compact":
+        return _COMPACT_ONLY
+    return config.parse(text)
+
+
+def _build(settings: Mapping[str, str], is_internal: bool = False) -> LogConfig:
     values = {name: config.default for name, config in TOPIC_CONFIGS.items()}
     for name, text in settings.items():
-        values[name] = TOPIC_CONFIGS[name].parse(text)
+        values[name] = _parse_value(TOPIC_CONFIGS[name], text, is_internal)
     _check_together(values)
     difference = _number(values, "message.timestamp.difference.max.ms")
     before = _number(values, "message.timestamp.before.max.ms")

@@ -23,6 +23,7 @@ from typing import Final
 from controller.config import ControllerConfig
 from controller.controller import Controller
 from kafkalite.common import (
+    INTERNAL_TOPICS,
     Address,
     BrokerEpoch,
     BrokerId,
@@ -522,9 +523,11 @@ class Broker:
                 log.config = config  # A log that no leader_and_isr has named yet is no replica.
         self.replicas.update_log_config(topic, config)
 
-    def _validate_topic_config(self, config: dict[str, str | None]) -> None:
+    def _validate_topic_config(self, topic: str, config: dict[str, str | None]) -> None:
         LogConfig.parse(
-            {name: value for name, value in config.items() if value is not None}, self._config.log_config
+            {name: value for name, value in config.items() if value is not None},
+            self._config.log_config,
+            is_internal=topic in INTERNAL_TOPICS,
         )
 
     # ---- stop ----

@@ -14,6 +14,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
+from kafkalite.common import INTERNAL_TOPICS
 from kafkalite.edge import Clock
 from kafkalite.journal import Journal
 from kafkalite.log.config import LogConfig
@@ -130,7 +131,9 @@ class TopicConfigs:
         self._effective.pop(topic, None)
         if overrides:
             self._overrides[topic] = overrides
-            self._effective[topic], problems = LogConfig.parse_leniently(overrides, self.defaults)
+            self._effective[topic], problems = LogConfig.parse_leniently(
+                overrides, self.defaults, is_internal=topic in INTERNAL_TOPICS
+            )
             for problem in problems:
                 self._journal.record("TopicConfigIgnored", topic=topic, reason=problem)
                 _logger.error("a config of topic %s in ZooKeeper is not honoured: %s", topic, problem)

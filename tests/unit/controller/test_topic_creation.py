@@ -44,7 +44,7 @@ def plan(
         candidates=[Candidate(BrokerId(b)) for b in (1, 2, 3)],
         default_partitions=4,
         default_replication_factor=2,
-        validate_config=lambda config: None,
+        validate_config=lambda topic, config: None,
         chance=random.Random(0),
     )
 
