@@ -73,7 +73,7 @@ async def test_an_expired_client_opens_no_second_session(harness: RealHarness, z
     proxy = harness.proxy(client)
     await harness.suspend(client)
     async with asyncio.timeout(TIMEOUT_S):
-        while proxy.accepted == 1:  # noqa: ASYNC110  (kazoo has done with the old connection by then)
+        while proxy.accepted == 1:
             await asyncio.sleep(0.01)
     queued = [asyncio.create_task(client.create(f"/queued-{n}")) for n in range(40)]
     await asyncio.sleep(0)
@@ -144,7 +144,7 @@ async def test_a_blocked_loop_does_not_cost_the_session(zookeeper_connect: str) 
     states: list[SessionState] = []
     client.on_state(states.append)
     await client.create("/me", ephemeral=True)
-    time.sleep(2.5)  # noqa: ASYNC251  (that is the point)
+    time.sleep(2.5)
     assert not Lease(client).is_held(SystemClock().monotonic())
     await client.sync()
     assert await client.exists("/me") is not None
@@ -219,7 +219,7 @@ async def test_a_session_outlives_an_outage_of_the_whole_ensemble(three_zookeepe
     lease = Lease(session)
     async with asyncio.timeout(TIMEOUT_S):
         # Away for longer than the session: the lease is gone, the session is not.
-        while SystemClock().monotonic() < session.last_contact + 2.5:  # noqa: ASYNC110
+        while SystemClock().monotonic() < session.last_contact + 2.5:
             await asyncio.sleep(0.05)
     assert session.state is SessionState.SUSPENDED
     assert not lease.is_held(SystemClock().monotonic())

@@ -387,7 +387,7 @@ class ZooKeeperContract:
         assert client.negotiated_timeout_ms == 1000
         before = client.last_contact
         async with asyncio.timeout(TIMEOUT_S):
-            while client.last_contact - before < 1.5:  # noqa: ASYNC110  (only time brings contact)
+            while client.last_contact - before < 1.5:
                 await asyncio.sleep(0.02)
         assert client.state is SessionState.CONNECTED
 

@@ -12,7 +12,7 @@ import pytest
 
 from kafkalite.client import AdminClient, NewTopic
 from kafkalite.cluster.launcher import Cluster
-from kafkalite.cluster.zookeeper import four_letter_word  # noqa: F401  (re-exported for the tests)
+from kafkalite.cluster.zookeeper import four_letter_word
 
 SESSION_TIMEOUT_MS = 3_000
 

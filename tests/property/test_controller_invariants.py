@@ -88,7 +88,7 @@ class History:
                 await member.leave()
             case "expire" if up:
                 self.server.expire(zk)
-                while zk.state is not SessionState.EXPIRED:  # noqa: ASYNC110 - virtual time
+                while zk.state is not SessionState.EXPIRED:
                     await asyncio.sleep(0.001)
                 await member.controller.session_lost()
                 del cluster.brokers.epochs[member.id]

@@ -278,7 +278,7 @@ class Cluster:
         """Wait until ``condition`` holds. Fails, telling the journals, if it does not in time."""
         try:
             async with asyncio.timeout(within_s):
-                while not condition():  # noqa: ASYNC110 - any condition, of whatever is under test
+                while not condition():
                     await asyncio.sleep(0.002)
         except TimeoutError:
             raise AssertionError("\n".join(self.story())) from None
