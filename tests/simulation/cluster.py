@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 import traceback
+from collections import Counter
 from collections.abc import Callable, Mapping
 
 from kafkalite.client import AdminClient, Consumer, NewTopic, Producer
@@ -19,7 +20,7 @@ from kafkalite.log.files import Files
 from kafkalite.server.broker import AllLogDirsFailed, Broker, Edges, StartFailed, run_broker
 from kafkalite.server.config import BrokerConfig
 from kafkalite.server.membership import Replaced
-from tests.support.disk import SimulatedCrash, SimulatedDisk
+from tests.support.disk import PartlyWritten, SimulatedCrash, SimulatedDisk
 from tests.support.zookeeper_memory import MemoryClient, MemoryZooKeeper
 from zk.client import ConnectionLoss, ZooKeeper
 
@@ -44,6 +45,25 @@ EXPECTED_ENDS = (StartFailed, AllLogDirsFailed, Replaced)
 """Why a broker may end by itself; everything else that ends one is a defect."""
 
 
+class NodeDisk(SimulatedDisk):
+    """A disk that takes its node's process with it when it crashes in the middle of a call."""
+
+    def __init__(self, node: Node) -> None:
+        super().__init__(now_ms=node.clock.wall_ms)
+        self._node = node
+
+    def enter(self, operation: str, path: str, size: int = 0) -> None:
+        try:
+            super().enter(operation, path, size)
+        except SimulatedCrash:
+            self._node.crashed_in_a_call()
+            raise
+        except PartlyWritten as partly:
+            if isinstance(partly.reason, SimulatedCrash):
+                self._node.crashed_in_a_call()
+            raise
+
+
 class Node:
     """One machine with one broker on it, through all the broker's lives."""
 
@@ -52,7 +72,7 @@ class Node:
         self.broker_id = BrokerId(broker_id)
         self.name = f"broker-{broker_id}"
         self.clock = VirtualClock(cluster.loop)
-        self.disk = SimulatedDisk(now_ms=self.clock.wall_ms)
+        self.disk = NodeDisk(self)
         self.offload = SimulatedOffload(cluster.draw())
         self.lives = 0
         self.process: Process | None = None
@@ -63,6 +83,8 @@ class Node:
         """ZooKeeper sessions of the running process, oldest first."""
         self.is_cut_from_zookeeper = False
         self.running = asyncio.Event()
+        self.power_chance: random.Random | None = None
+        """Set where the crash that is set for a disk operation takes the power, too."""
         self._stop = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -83,6 +105,11 @@ class Node:
     def start(self) -> None:
         """Start the broker."""
         assert self.process is None
+        if self.power_chance is not None:
+            self.disk.crash_power(self.power_chance)
+            self.power_chance = None
+        else:
+            self.disk.crash_process()
         self.lives += 1
         self.process = Process(self.name)
         self.running, self._stop = asyncio.Event(), asyncio.Event()
@@ -127,14 +154,17 @@ class Node:
         )
 
     async def _connect(self, process: Process) -> ZooKeeper:
-        if self.is_cut_from_zookeeper:
+        if not self._reaches_zookeeper():
             await asyncio.sleep(1)
             raise ConnectionLoss(f"{self.name} cannot reach the ensemble")
         session = await self.cluster.zookeeper.connect(SESSION_TIMEOUT_MS, home=process.context)
         self.sessions.append(session)
-        if self.is_cut_from_zookeeper:
+        if not self._reaches_zookeeper():
             self.cluster.zookeeper.cut(session)
         return session
+
+    def _reaches_zookeeper(self) -> bool:
+        return not self.is_cut_from_zookeeper
 
     def _observe(self, broker: Broker) -> None:
         self.broker = broker
@@ -164,6 +194,21 @@ class Node:
             self.cluster.note(f"{self.name} loses power")
             self._gone(is_silent=True)
             self.disk.crash_power(chance)
+
+    def crash_in_a_call(
+        self, operation: int, *, after_bytes: int | None, power: random.Random | None
+    ) -> None:
+        """Crash (with ``power``: lose power) at the n-th disk operation from now, perhaps in mid-write."""
+        if self.process is not None:
+            self.power_chance = power
+            self.disk.crash_at(operation, after_bytes=after_bytes)
+
+    def crashed_in_a_call(self) -> None:
+        """The disk says that the moment has come."""
+        if self.process is not None:
+            self.cluster.note(f"{self.name} crashes in a call, life {self.lives}")
+            self.cluster.counts["crash in a call"] += 1
+            self._gone(is_silent=self.power_chance is not None)
 
     def pause(self) -> None:
         """SIGSTOP."""
@@ -224,6 +269,8 @@ class Cluster:
         """What was done to the cluster, and when."""
         self.defects: list[str] = []
         """Brokers that ended for no accepted reason."""
+        self.counts: Counter[str] = Counter()
+        """Faults, by name, that really happened."""
         self.observers: list[Callable[[Node, Broker], None]] = []
         self.nodes = {number: Node(self, number) for number in range(1, brokers + 1)}
 
@@ -236,7 +283,9 @@ class Cluster:
 
     def observe(self, node: Node, broker: Broker) -> None:
         """A broker is about to start."""
-        broker.journal.subscribe(self.events.append)
+        process = node.process
+        assert process is not None
+        broker.journal.subscribe(lambda event: self.events.append(event) if process.is_alive else None)
         for observer in self.observers:
             observer(node, broker)
 

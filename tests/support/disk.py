@@ -93,7 +93,7 @@ class SimulatedFile:
         data = b"".join(buffers)
         try:
             self._disk.enter("write", self._path, len(data))
-        except _PartlyWritten as partly:
+        except PartlyWritten as partly:
             inode.data += data[: partly.written]
             raise partly.reason from None
         inode.data += data
@@ -130,7 +130,9 @@ class SimulatedFile:
         self._inode = None
 
 
-class _PartlyWritten(Exception):
+class PartlyWritten(Exception):
+    """A write failed, or the crash came, after a part of it."""
+
     def __init__(self, written: int, reason: BaseException) -> None:
         self.written = written
         self.reason = reason
@@ -217,7 +219,7 @@ class SimulatedDisk:
                     failure.times -= 1
                     fault = OSError(failure.error, os.strerror(failure.error), path)
                     if operation == "write":
-                        raise _PartlyWritten(min(failure.written, size), fault)
+                        raise PartlyWritten(min(failure.written, size), fault)
                     raise fault
         if operation == "read":
             return
@@ -230,13 +232,13 @@ class SimulatedDisk:
                 code = chance.choice([errno.EIO, errno.ENOSPC])
                 fault = OSError(code, os.strerror(code), path)
                 if operation == "write":
-                    raise _PartlyWritten(chance.randrange(size + 1), fault)
+                    raise PartlyWritten(chance.randrange(size + 1), fault)
                 raise fault
         if number == self._crash_at:
             self._is_dead = True
             crash = SimulatedCrash(f"crashed at operation {number}: {operation} {path}")
             if operation == "write" and self._crash_after_bytes is not None:
-                raise _PartlyWritten(min(self._crash_after_bytes, size), crash)
+                raise PartlyWritten(min(self._crash_after_bytes, size), crash)
             raise crash
 
     def crash_process(self) -> None:
