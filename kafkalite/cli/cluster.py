@@ -46,6 +46,12 @@ def outcomes() -> Iterator[None]:
         raise Failed(str(error), ExitCode.TIMED_OUT) from error
     except (BadLayout, StartFailed, ZooKeeperNotFound) as error:
         raise Failed(str(error)) from error
+    except KeyboardInterrupt as error:
+        raise Failed(
+            "interrupted; what was started goes on: see kafkalite cluster status", ExitCode.INTERRUPTED
+        ) from error
+    except BrokenPipeError:
+        raise  # No fault of the cluster's: whoever read our output has seen enough.
     except OSError as error:
         raise Failed(f"{error.filename or 'this machine'}: {error.strerror}") from error
 

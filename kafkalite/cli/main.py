@@ -30,6 +30,8 @@ COMMANDS: Final[dict[str, Entry]] = {
     "console-consumer": Entry("console_consumer", "console_consumer", "Print the records of topics."),
     "get-offsets": Entry("get_offsets", "get_offsets", "Print offsets of partitions."),
     "events": Entry("events", "events", "Show what changed in the cluster, and why."),
+    "why": Entry("why", "why", "Say why a partition is as it is."),
+    "torture": Entry("torture", "torture", "Break a cluster at random, and check that it keeps its word."),
     "quickstart": Entry("quickstart", "quickstart", "A cluster, and a real file through it."),
     "bench": Entry("bench", "bench", "Measure producing and consuming."),
     # The scripts' names: Kafka's own output where `kafkalite` itself has a more talkative one.

@@ -127,7 +127,7 @@ def quickstart(file: Path | None, directory: Path | None) -> None:
         click.echo(
             f"   Up: brokers at {status.bootstrap_servers}; broker {status.controller} is the controller."
         )
-        out = cluster.directory / f"{TOPIC}.out"
+        out = cluster.scratch / f"{TOPIC}.out"
         with open(out, "wb") as sink:
             asyncio.run(_show(cluster, source, sink, chosen_by_us=file is None))
 

@@ -146,6 +146,13 @@ class Cluster:
         """Where the process's output goes."""
         return self.directory / "logs" / f"{node.name}.log"
 
+    @property
+    def scratch(self) -> Path:
+        """A place for files of whoever uses the cluster; it goes when the data goes."""
+        place = self.directory / "scratch"
+        place.mkdir(exist_ok=True)
+        return place
+
     def process(self, node: Node) -> ProcessId | None:
         """The process that is ``node`` just now, or None."""
         return recall(self._process_file(node))
@@ -259,7 +266,8 @@ class Cluster:
         if delete:
             for node in self.layout.nodes:
                 shutil.rmtree(self.directory / node.name, ignore_errors=True)
-            shutil.rmtree(self.directory / "logs", ignore_errors=True)
+            for name in ("logs", "scratch"):
+                shutil.rmtree(self.directory / name, ignore_errors=True)
             for name in (layouts.CLUSTER_FILE, _CLUSTER_ID, ".lock"):
                 (self.directory / name).unlink(missing_ok=True)
             ports.release(self.directory)
@@ -308,12 +316,12 @@ class Cluster:
         return mark
 
     def _prepare_zookeeper(self, node: Node) -> list[str]:
-        server = self._zookeeper_server(node)
+        server = self.zookeeper_server(node)
         installation = zookeeper.find_installation(os.environ)
-        zookeeper.write_configuration(server, [self._zookeeper_server(n) for n in self.layout.zookeepers])
+        zookeeper.write_configuration(server, [self.zookeeper_server(n) for n in self.layout.zookeepers])
         return zookeeper.command(installation, server)
 
-    def _zookeeper_server(self, node: Node) -> zookeeper.Server:
+    def zookeeper_server(self, node: Node) -> zookeeper.Server:
         return zookeeper.Server(
             server_id=node.id,
             directory=self.directory / node.name,
@@ -362,7 +370,7 @@ class Cluster:
             )
         alive = sum(self.process(other) is not None for other in self.layout.zookeepers)
         if 2 * alive > len(self.layout.zookeepers):
-            return asyncio.run(zookeeper.mode(self._zookeeper_server(node))) is not None
+            return asyncio.run(zookeeper.mode(self.zookeeper_server(node))) is not None
         return True  # Without a majority none of them can serve; that this one runs is all there is.
 
     def _process_status(self, node: Node, view: ClusterView | None) -> ProcessStatus:
