@@ -231,7 +231,7 @@ class Cluster:
         self.members: dict[BrokerId, Member] = {}
         self.tasks: asyncio.TaskGroup | None = None
         self.reader: Store | None = None
-        self.validate: Callable[[dict[str, str | None]], None] = lambda _: None
+        self.validate: Callable[[str, dict[str, str | None]], None] = lambda topic, config: None
 
     async def __aenter__(self) -> Cluster:
         self.tasks = await asyncio.TaskGroup().__aenter__()
