@@ -322,6 +322,7 @@ class Cluster:
         return zookeeper.command(installation, server)
 
     def zookeeper_server(self, node: Node) -> zookeeper.Server:
+        """One ZooKeeper, as the module :mod:`.zookeeper` knows it."""
         return zookeeper.Server(
             server_id=node.id,
             directory=self.directory / node.name,
