@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from kafkalite.common import LeaderAndIsr, TopicPartition
 from kafkalite.journal import Event
 from kafkalite.protocol.record_batch import BatchHeader
+from kafkalite.replication.partition import Role
 from kafkalite.server.broker import Broker
 from zk import paths
 from zk.codecs import decode_partition_state
@@ -26,7 +27,7 @@ from .cluster import Cluster, Node
 from .loop import Process
 
 HEADER_BYTES = 61
-EVERY = 8
+EVERY = 10
 """Turns of the loop between two looks."""
 
 
@@ -155,8 +156,10 @@ class Invariants:
                 if process is None or broker is None:
                     continue
                 state = broker.replicas.partition(partition)
+                if state is None or state.role is Role.OFFLINE:
+                    continue
                 log = broker.logs.log(partition)
-                if state is None or log is None or log.log_dir.failure is not None or log.is_closed:
+                if log is None or log.is_closed:
                     continue
                 look = self._looks.get((process, partition))
                 if look is None:

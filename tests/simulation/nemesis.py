@@ -63,6 +63,7 @@ class Nemesis:
             "suspended session": self.suspend,
             "lost reply": self.lose_reply,
             "lost request": self.lose_request,
+            "slow zookeeper": self.slow_zookeeper,
             "ensemble away": self.ensemble_away,
             "slow links": self.slow_links,
             "slow disk": self.slow_disk,
@@ -101,6 +102,8 @@ class Nemesis:
             node.disk.crash_at(None)
             node.offload.max_delay_s = 0.002
             node.mend_zookeeper()
+            for session in node.sessions:
+                session.lag_s = 0.0
             node.resume()
             if not node.is_up:
                 node.start()
@@ -346,6 +349,18 @@ class Nemesis:
         if node.session is not None:
             self._count("lost request set")
             self._cluster.zookeeper.lose_request(node.session)
+
+    async def slow_zookeeper(self) -> None:
+        """Every message between one broker and the ensemble takes long: what it reads is old, what it
+        writes comes late."""
+        node = self._node()
+        session = node.session
+        if session is not None:
+            self._count("slow zookeeper")
+            session.lag_s = self._chance.choice([0.1, 0.5, 1.5])
+            self._cluster.note(f"{node.name} and zookeeper are {session.lag_s} s apart")
+            await asyncio.sleep(self._time(1, 30))
+            session.lag_s = 0.0
 
     async def ensemble_away(self) -> None:
         self._count("ensemble away")

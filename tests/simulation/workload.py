@@ -152,15 +152,16 @@ class Workload:
     # --- reading -------------------------------------------------------------------------
 
     async def _read(self, process: Process, chance: random.Random) -> None:
-        """Read to the end again and again: now and then as a new consumer from the start."""
+        """Read on and on: now and then as a new consumer that reads the last part once more."""
+        self._assign(process, None, back=0)
         while not self._stop_reading.is_set():
-            await self._read_as(process, polls=chance.randrange(50, 400))
+            await self._read_as(process, polls=chance.randrange(50, 400), back=chance.choice([0, 20, 200]))
 
-    async def _read_as(self, process: Process, *, polls: int) -> None:
+    async def _read_as(self, process: Process, *, polls: int, back: int) -> None:
         consumer = self._consumer(process)
         await _started(consumer)
         try:
-            self._assign(process, consumer)
+            self._assign(process, consumer, back=back)
             while polls > 0 and not self._stop_reading.is_set():
                 polls -= 1
                 await self._poll(process, consumer)
@@ -176,13 +177,19 @@ class Workload:
             metadata_max_age_ms=30_000,
         )
 
-    def _assign(self, process: Process, consumer: Consumer) -> None:
-        consumer.assign(self.partitions)
-        self.positions[process.name] = dict.fromkeys(self.partitions, 0)
+    def _assign(self, process: Process, consumer: Consumer | None, *, back: int) -> None:
+        """Assign everything, ``back`` records before where this reader was."""
+        positions = self.positions.setdefault(process.name, {})
+        if consumer is not None:
+            consumer.assign(self.partitions)
         for partition in self.partitions:
-            consumer.seek(partition, 0)
+            offset = positions[partition] = max(0, positions.get(partition, 0) - back)
+            if consumer is not None:
+                consumer.seek(partition, offset)
             self.history.append(
-                Positioned(process.name, partition.topic, partition.partition, 0, self.cluster.loop.time())
+                Positioned(
+                    process.name, partition.topic, partition.partition, offset, self.cluster.loop.time()
+                )
             )
 
     async def _poll(self, process: Process, consumer: Consumer) -> None:
@@ -257,7 +264,7 @@ class Workload:
             consumer = self._consumer(process)
             await _started(consumer)
             try:
-                self._assign(process, consumer)
+                self._assign(process, consumer, back=0)
                 positions = self.positions[process.name]
                 while any(positions[partition] < end for partition, end in ends.items()):
                     await self._poll(process, consumer)

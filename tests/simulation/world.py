@@ -49,6 +49,7 @@ ZOOKEEPER: Final[Mapping[str, float]] = {
     "suspended session": 2,
     "lost reply": 3,
     "lost request": 1,
+    "slow zookeeper": 2,
     "ensemble away": 1,
 }
 MACHINES: Final[Mapping[str, float]] = {"slow disk": 1, "disk error": 1.5, "clock jump": 1}
@@ -67,7 +68,7 @@ class Profile:
     """Mean time between two faults."""
     brokers: tuple[int, ...] = (3, 3, 4, 5)
     modes: tuple[Mode, ...] = (Mode.IDEMPOTENT, Mode.IDEMPOTENT, Mode.ACKS_ALL, Mode.ACKS_1)
-    records_a_second: float = 15.0
+    records_a_second: float = 5.0
     partitions: int = 3
     """Of the first topic; a second one has one."""
     consumers: int = 2
@@ -337,6 +338,8 @@ class _World:
     def report(self, failure: str | None) -> Report:
         cluster = self.cluster
         events = Counter(event.type for event in cluster.events)
+        cluster.counts["lost reply"] = cluster.zookeeper.lost_replies
+        cluster.counts["lost request"] = cluster.zookeeper.lost_requests
         return Report(
             seed=self.seed,
             profile=self.profile.name,

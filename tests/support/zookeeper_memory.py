@@ -130,6 +130,9 @@ class MemoryZooKeeper:
         self._data_watches: dict[str, list[_Watch]] = {}
         self._child_watches: dict[str, list[_Watch]] = {}
         self._is_up = True
+        self.lost_replies = 0
+        """Writes that were applied and whose answer was lost on purpose."""
+        self.lost_requests = 0
         self.on_write: Callable[[int, str], None] | None = None
         """Called after every committed change with its zxid and path: for a checker of invariants."""
 
@@ -404,6 +407,8 @@ class MemoryClient:
         self._lose_reply = False
         self._lose_request = False
         self._home = home
+        self.lag_s = 0.0
+        """Seconds that every message of this client takes longer, each way."""
 
     # --- the interface -------------------------------------------------------------------
 
@@ -515,7 +520,7 @@ class MemoryClient:
         connection = self._connection
         self._in_flight.append(request)
         connection.up.append(request)
-        self._after(self._server._delay(), self._arrive, connection, at_server=True)
+        self._after(self.lag_s + self._server._delay(), self._arrive, connection, at_server=True)
 
     def _arrive(self, connection: _Connection) -> None:
         """At the server: the oldest request that is on its way."""
@@ -529,6 +534,7 @@ class MemoryClient:
         session.last_heard = self._server._now()
         if request.is_write and self._lose_request:
             self._lose_request = False
+            self._server.lost_requests += 1
             self._break(reconnect=True)
             return
         result: object = None
@@ -539,13 +545,14 @@ class MemoryClient:
             error = failure
         if request.is_write and self._lose_reply:
             self._lose_reply = False
+            self._server.lost_replies += 1
             self._break(reconnect=True)
             return
         self._reply(connection, lambda: self._answered(request, result, error))
 
     def _reply(self, connection: _Connection, deliver: Callable[[], None]) -> None:
         connection.down.append(deliver)
-        self._after(self._server._delay(), self._deliver, connection)
+        self._after(self.lag_s + self._server._delay(), self._deliver, connection)
 
     def _deliver(self, connection: _Connection) -> None:
         """At the client: the oldest answer or watch event that is on its way."""
