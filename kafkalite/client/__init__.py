@@ -30,7 +30,7 @@ from kafkalite.client.admin import (
 )
 from kafkalite.client.consumer import Consumer
 from kafkalite.client.producer import Producer
-from kafkalite.client.records import ConsumerRecord, OffsetAndTimestamp, RecordMetadata
+from kafkalite.client.records import ConsumerRecord, OffsetAndTimestamp, RecordColumns, RecordMetadata
 from kafkalite.common import TopicPartition
 
 __all__ = [
@@ -48,6 +48,7 @@ __all__ = [
     "OffsetAndTimestamp",
     "OffsetSpec",
     "Producer",
+    "RecordColumns",
     "RecordMetadata",
     "TopicDescription",
     "TopicPartition",

@@ -13,9 +13,10 @@ from __future__ import annotations
 import asyncio
 import random
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 
 from kafkalite.client.background import Background
 from kafkalite.client.cluster import Cluster, backoff_ms
@@ -38,7 +39,7 @@ from kafkalite.client.offsets import (
     list_offsets,
     tuple_of,
 )
-from kafkalite.client.records import ConsumerRecord, OffsetAndTimestamp
+from kafkalite.client.records import ConsumerRecord, OffsetAndTimestamp, RecordColumns
 from kafkalite.client.subscription import Chunk, Deserializer, PartitionState
 from kafkalite.common import TopicPartition
 from kafkalite.edge import Clock, ConnectionFailed, SystemClock, Transport, system_random
@@ -66,6 +67,8 @@ _RESET: Final = {"latest": LATEST, "earliest": EARLIEST, "none": None}
 _SHORTEST_POLL_MS: Final = 5
 _SLOW_ANSWER_MS: Final = 1000
 """How long past its long poll a leader may be silent before metadata is asked for."""
+
+PartT = TypeVar("PartT", list[ConsumerRecord], RecordColumns)
 
 
 class Consumer:
@@ -470,9 +473,9 @@ class Consumer:
         LogTruncationError, DeserializationError, CorruptMessageError, TopicAuthorizationFailedError.
         """
         state = self._current
-        if state is not None and not partitions and state.records and not state.is_paused:
+        if state is not None and not partitions and state.left() and not state.is_paused:
             record = state.take_one()  # The short cut: the batch that the last record came from.
-            if not state.records:
+            if not state.left():
                 self._used_up(state)
             return record
         self._check()
@@ -485,7 +488,7 @@ class Consumer:
                 if self._open(state):
                     self._current = state if not partitions else None
                     record = state.take_one()
-                    if not state.records:
+                    if not state.left():
                         self._used_up(state)
                     return record
             self._arrived.clear()
@@ -500,6 +503,26 @@ class Consumer:
         At most ``max_records`` (`max_poll_records` by default) in all; an empty dict after a time without
         any. Raises as `getone` does, but only when there is nothing to return besides.
         """
+        found = await self._poll(partitions, timeout_ms, max_records, PartitionState.take)
+        return {tp: _flat(parts) for tp, parts in found.items()}
+
+    async def getcolumns(
+        self, *partitions: TopicPartition, timeout_ms: float = 0, max_records: int | None = None
+    ) -> dict[TopicPartition, RecordColumns]:
+        """The records that `getmany` would return, as columns: no object is made a record.
+
+        It may be mixed with the other ways to read: they share the position.
+        """
+        found = await self._poll(partitions, timeout_ms, max_records, PartitionState.take_columns)
+        return {tp: RecordColumns.joined(parts) for tp, parts in found.items()}
+
+    async def _poll(
+        self,
+        partitions: tuple[TopicPartition, ...],
+        timeout_ms: float,
+        max_records: int | None,
+        take: Callable[[PartitionState, int], PartT],
+    ) -> dict[TopicPartition, list[PartT]]:
         self._check()
         limit = max_records if max_records is not None else self._max_poll_records
         if limit < 1:
@@ -508,7 +531,7 @@ class Consumer:
             self._owes_a_turn = False
             await asyncio.sleep(0)
             self._check()
-        found = self._take(partitions, limit)
+        found = self._take(partitions, limit, take)
         if found or timeout_ms <= 0:
             self._owes_a_turn |= not found  # Whoever polls without waiting must let the fetchers work.
             return found
@@ -518,18 +541,22 @@ class Consumer:
                     self._arrived.clear()
                     await self._arrived.wait()
                     self._check()
-                    found = self._take(partitions, limit)
+                    found = self._take(partitions, limit, take)
         except TimeoutError as timeout:
             if isinstance(timeout, ClientTimeoutError):
                 raise
         return found
 
     def _take(
-        self, partitions: tuple[TopicPartition, ...], limit: int
-    ) -> dict[TopicPartition, list[ConsumerRecord]]:
-        found: dict[TopicPartition, list[ConsumerRecord]] = {}
+        self,
+        partitions: tuple[TopicPartition, ...],
+        limit: int,
+        take: Callable[[PartitionState, int], PartT],
+    ) -> dict[TopicPartition, list[PartT]]:
+        """What is there, in parts of one batch each."""
+        found: dict[TopicPartition, list[PartT]] = {}
         for state in self._chosen(partitions):
-            taken: list[ConsumerRecord] = []
+            taken: list[PartT] = []
             while limit > 0:
                 try:
                     if not self._open(state):
@@ -540,10 +567,10 @@ class Consumer:
                     state.error = error  # What was read before it comes first.
                     limit = 0
                     break
-                part = state.take(limit)
+                part = take(state, limit)
                 limit -= len(part)
-                taken = taken + part if taken else part
-                if not state.records:
+                taken.append(part)
+                if not state.left():
                     self._used_up(state)
             if taken:
                 found[state.tp] = taken
@@ -553,7 +580,7 @@ class Consumer:
 
     def _open(self, state: PartitionState) -> bool:
         """Whether ``state`` has records open now."""
-        if state.index < len(state.records):
+        if state.left():
             return not state.is_paused
         if not state.has_data:
             return False
@@ -940,3 +967,7 @@ class Consumer:
         state.leader_epoch = epoch
         self._wake_fetcher(state.tp)
         return True
+
+
+def _flat(parts: list[list[ConsumerRecord]]) -> list[ConsumerRecord]:
+    return parts[0] if len(parts) == 1 else list(chain.from_iterable(parts))

@@ -8,13 +8,13 @@ reset, a truncation) drops what was fetched and makes fetches in flight count fo
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from itertools import repeat
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from kafkalite.client.errors import DeserializationError
-from kafkalite.client.records import ConsumerRecord, Header
+from kafkalite.client.records import ConsumerRecord, RecordColumns
 from kafkalite.common import TopicPartition
 from kafkalite.edge import Buffer
 from kafkalite.protocol.errors import BrokerError, CorruptMessageError
@@ -67,8 +67,12 @@ class PartitionState:
         self.high_watermark: int | None = None
         self.last_stable_offset: int | None = None
         self.log_start_offset: int | None = None
-        self.records: list[ConsumerRecord] = []
-        """The open batch from the position on."""
+        self._columns: RecordColumns | None = None
+        """The open batch, from the position that it was opened at on."""
+        self._records: list[ConsumerRecord] = []
+        """The same as objects, made when the first is asked for."""
+        self._count = 0
+        """Records in the open batch."""
         self.index = 0
         """How many of those are handed out."""
         self._open_next = 0
@@ -109,8 +113,7 @@ class PartitionState:
 
     def _drop(self) -> None:
         self._chunks.clear()
-        self.records = []
-        self.index = 0
+        self._close()
         self._poison = None
         self.fetching = None
         self.error = None
@@ -140,21 +143,40 @@ class PartitionState:
         self._chunks.append(chunk)
         self.fetch_offset = chunk.next_offset
 
+    def left(self) -> int:
+        """How many records of the open batch were not handed out."""
+        return self._count - self.index
+
     @property
     def has_data(self) -> bool:
         """Whether a read would find something, an error included."""
         return self.error is not None or (
             not self.is_paused
-            and (self.index < len(self.records) or self._poison is not None or bool(self._chunks))
+            and (self.index < self._count or self._poison is not None or bool(self._chunks))
         )
 
     def take(self, limit: int) -> list[ConsumerRecord]:
         """Hand out up to ``limit`` records of the open batch and move the position behind them."""
-        end = min(self.index + limit, len(self.records))
-        taken = self.records if end - self.index == len(self.records) else self.records[self.index : end]
+        records = self._records or self._make_records()
+        end = min(self.index + limit, self._count)
+        taken = records if end - self.index == self._count else records[self.index : end]
         self.index = end
         self._advance()
         return taken
+
+    def take_columns(self, limit: int) -> RecordColumns:
+        """The same, as columns."""
+        assert self._columns is not None
+        end = min(self.index + limit, self._count)
+        taken = self._columns.part(self.index, end)
+        self.index = end
+        self._advance()
+        return taken
+
+    def _make_records(self) -> list[ConsumerRecord]:
+        assert self._columns is not None
+        self._records = list(self._columns.records())
+        return self._records
 
     def take_error(self) -> Exception:
         """The pending error. It is gone afterwards, unless only the caller can end its reason."""
@@ -166,25 +188,30 @@ class PartitionState:
 
     def take_one(self) -> ConsumerRecord:
         """Hand out the next record of the open batch."""
-        record = self.records[self.index]
+        record = (self._records or self._make_records())[self.index]
         self.index += 1
-        if self.index == len(self.records):
+        if self.index == self._count:
             self._advance()
         else:
             self.position = record.offset + 1
         return record
 
     def _advance(self) -> None:
-        if self.index < len(self.records):
-            self.position = self.records[self.index].offset
+        if self.index < self._count:
+            assert self._columns is not None
+            self.position = self._columns.offsets[self.index]
             return
-        self.records = []
-        self.index = 0
+        self._close()
         if self._poison is None:
             self.position = self._open_next
             self.position_epoch = self._open_epoch
         else:
             self.position = self._poison.offset
+
+    def _close(self) -> None:
+        self._columns = None
+        self._records = []
+        self._count = self.index = 0
 
     def open_next(
         self,
@@ -200,7 +227,7 @@ class PartitionState:
         """
         if self.error is not None:
             raise self.take_error()
-        while self.index >= len(self.records):
+        while self.index >= self._count:
             if self._poison is not None:
                 raise self._poison
             if not self._chunks:
@@ -225,7 +252,7 @@ class PartitionState:
                     raise type(error)(
                         f"{self.tp} at offset {header.base_offset} (position {position}): {error.message}"
                     ) from error
-            if not self.records and self._poison is None:
+            if not self._count and self._poison is None:
                 # Nothing in it is to be handed out: a control batch, or compacted away.
                 self.position = max(self.position, self._open_next)
                 self.position_epoch = self._open_epoch
@@ -239,37 +266,32 @@ class PartitionState:
         value_deserializer: Deserializer | None,
     ) -> None:
         columns = decode_batch(batch)
-        count = len(columns)
-        keys: Iterable[Any] = columns.keys if columns.keys is not None else repeat(None)
-        values: Iterable[Any] = columns.values
-        if (key_deserializer is not None and columns.keys is not None) or value_deserializer is not None:
-            keys, values, count = self._deserialize(
+        keys: list[Any] | None = columns.keys
+        values: list[Any] = columns.values
+        if (key_deserializer is not None and keys is not None) or value_deserializer is not None:
+            keys, values = self._deserialize(
                 columns.offsets, columns.keys, columns.values, key_deserializer, value_deserializer
             )
+        count = len(values)
         timestamps = columns.timestamps
-        headers: Iterable[Sequence[Header]] = (
-            repeat(()) if columns.headers is None else ((h if h is not None else ()) for h in columns.headers)
-        )
-        # One call of the struct's constructor a record and nothing else: 6 M records a second.
-        records = list(
-            map(
-                ConsumerRecord,
-                repeat(self.tp.topic, count),
-                repeat(self.tp.partition),
-                columns.offsets,
-                repeat(timestamps) if isinstance(timestamps, int) else timestamps,
-                repeat(int(columns.timestamp_type)),
-                keys,
-                values,
-                headers,
-            )
+        headers = columns.headers
+        opened = RecordColumns(
+            self.tp.topic,
+            self.tp.partition,
+            columns.offsets[:count],
+            [timestamps] * count if isinstance(timestamps, int) else timestamps[:count],
+            [int(columns.timestamp_type)] * count,
+            keys,
+            values,
+            None if headers is None else [h if h is not None else () for h in headers[:count]],
         )
         assert self.position is not None
         if header.base_offset < self.position:  # The answer's first batch may begin before what was asked.
-            records = [record for record in records if record.offset >= self.position]
+            opened = opened.part(bisect_left(opened.offsets, self.position), count)
         if self._poison is not None and self._poison.offset < self.position:
             self._poison = None
-        self.records = records
+        self._columns = opened
+        self._count = len(opened)
 
     def _deserialize(
         self,
@@ -278,7 +300,7 @@ class PartitionState:
         values: list[bytes | None],
         key_deserializer: Deserializer | None,
         value_deserializer: Deserializer | None,
-    ) -> tuple[Iterable[Any], list[Any], int]:
+    ) -> tuple[list[Any] | None, list[Any]]:
         """Deserialise both columns up to the first failure at or after the position."""
         made_keys: list[Any] = []
         made_values: list[Any] = []
@@ -299,5 +321,5 @@ class PartitionState:
             except Exception as error:  # Whatever the caller's code raises, it is the caller's to see.
                 self._poison = DeserializationError(self.tp, offsets[index], part, error)
                 self._poison.__cause__ = error
-                return made_keys, made_values, index
-        return made_keys, made_values, len(values)
+                break
+        return (made_keys if keys is not None else None), made_values

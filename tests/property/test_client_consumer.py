@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -32,7 +33,8 @@ class Weather:
     fetch_bytes: int
     seek_rate: float
     """Of each read, that a seek goes before it."""
-    single: bool
+    ways: tuple[str, ...]
+    """The methods that it reads with, drawn anew each time."""
     hints: bool
 
 
@@ -45,7 +47,9 @@ weathers = st.builds(
     partitions=st.integers(1, 4),
     fetch_bytes=st.sampled_from([1, 300, 100_000]),
     seek_rate=st.sampled_from([0.0, 0.1]),
-    single=st.booleans(),
+    ways=st.sampled_from(
+        [("getone",), ("getmany",), ("getcolumns",), ("getone", "getmany", "getcolumns")],
+    ),
     hints=st.booleans(),
 )
 
@@ -103,16 +107,20 @@ async def read_through(weather: Weather) -> None:
                     tp = chance.choice(sorted(consumer.assignment()))
                     place[tp] = chance.randint(0, len(written[tp]))
                     consumer.seek(tp, place[tp])
-                if weather.single:
+                way = chance.choice(weather.ways)
+                if way == "getone":
                     try:
                         async with asyncio.timeout(chance.random()):
                             check([await consumer.getone()])
                     except TimeoutError:
                         pass  # Cancelled while it waited; nothing may be lost by that.
                     continue
-                found = await consumer.getmany(
-                    timeout_ms=chance.choice([0, 1, 700]), max_records=chance.randint(1, 20)
-                )
+                timeout_ms, max_records = chance.choice([0, 1, 700]), chance.randint(1, 20)
+                if way == "getmany":
+                    found = await consumer.getmany(timeout_ms=timeout_ms, max_records=max_records)
+                else:
+                    columns = await consumer.getcolumns(timeout_ms=timeout_ms, max_records=max_records)
+                    found = {tp: list(each.records()) for tp, each in columns.items()}
                 for tp, records in found.items():
                     assert records
                     check(records)
@@ -126,3 +134,77 @@ async def read_through(weather: Weather) -> None:
 @given(weathers)
 def test_each_record_is_handed_out_once_and_in_order(weather: Weather) -> None:
     run_virtual(read_through(weather))
+
+
+values = st.none() | st.binary(max_size=12)
+batches = st.lists(
+    st.lists(
+        st.tuples(
+            values,
+            values,
+            st.none() | st.lists(st.tuples(st.text(max_size=3), values), max_size=2),
+            st.integers(0, 5),
+            st.integers(1, 3),
+        ),
+        min_size=1,
+        max_size=6,
+    ),
+    max_size=6,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(batches, st.integers(0, 30), st.lists(st.integers(1, 9), min_size=1), st.booleans())
+def test_columns_are_the_records_that_getmany_returns(
+    rows: list[list[tuple[Any, Any, Any, int, int]]], start: int, limits: list[int], with_deserializers: bool
+) -> None:
+    """Rows are (key, value, headers, timestamp, step to the offset before): compacted batches, too."""
+    tp = TopicPartition("t", 0)
+
+    def cluster_of_rows() -> FakeCluster:
+        cluster = FakeCluster()
+        cluster.create_topic("t", 1)
+        for batch in rows:
+            keys, vals, headers, timestamps, steps = zip(*batch, strict=True)
+            deltas = [sum(steps[1 : i + 1]) for i in range(len(steps))]
+            cluster.append(
+                tp,
+                encode_batch(
+                    vals,
+                    timestamps=[1000 + t for t in timestamps],
+                    keys=keys if any(k is not None for k in keys) else None,
+                    headers=headers if any(headers) else None,
+                    offset_deltas=deltas if any(step != 1 for step in steps[1:]) else None,
+                ),
+            )
+        return cluster
+
+    async def everything(*, as_columns: bool) -> tuple[list[ConsumerRecord], list[int]]:
+        found: list[ConsumerRecord] = []
+        positions = []
+        async with Consumer(
+            bootstrap_servers="fake:9001",
+            transport=cluster_of_rows(),
+            clock=VirtualClock(asyncio.get_running_loop()),
+            chance=random.Random(1),
+            key_deserializer=bytes.hex if with_deserializers else None,
+            value_deserializer=len if with_deserializers else None,
+        ) as consumer:
+            consumer.assign([tp])
+            end = (await consumer.end_offsets([tp]))[tp]
+            consumer.seek(tp, min(start, end))
+            calls = 0
+            while await consumer.position(tp) < end:
+                limit = limits[calls % len(limits)]
+                calls += 1
+                if as_columns:
+                    columns = await consumer.getcolumns(timeout_ms=1000, max_records=limit)
+                    assert all(len(each) <= limit for each in columns.values())
+                    found += [record for each in columns.values() for record in each.records()]
+                else:
+                    records = await consumer.getmany(timeout_ms=1000, max_records=limit)
+                    found += [record for each in records.values() for record in each]
+                positions.append(await consumer.position(tp))
+        return found, positions
+
+    assert run_virtual(everything(as_columns=True)) == run_virtual(everything(as_columns=False))
