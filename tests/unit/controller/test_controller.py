@@ -362,7 +362,7 @@ async def test_validate_only_writes_nothing(server: MemoryZooKeeper, cluster: Cl
 
 
 async def test_refused_configs_and_names_given_twice(cluster: Cluster) -> None:
-    def refuse(config: dict[str, str | None]) -> None:
+    def refuse(topic: str, config: dict[str, str | None]) -> None:
         if "nonsense" in config:
             raise InvalidConfigError("unknown config nonsense")
 
