@@ -99,7 +99,7 @@ def _show(report: Report) -> None:
         f"unknown {report.unknown:,}, failed {report.failed:,}, read {report.read:,}"
     )
     kinds = ", ".join(f"{kind} {count}" for kind, count in report.counts().items())
-    click.echo(f"faults    {len(report.faults)} ({kinds or 'none'}); {report.without_effect} had no effect")
+    click.echo(f"faults    {len(report.faults)} ({kinds or 'none'}); {len(report.without_effect)} had no effect")
     if report.lost:
         click.echo(f"receipts  {report.lost:,} records that brokers threw away")
     if report.allowed:

@@ -37,6 +37,10 @@ class NoEffect(Exception):
     """The fault broke nothing: there was nothing to be broken, or nothing that met it."""
 
 
+class Busy(NoEffect):
+    """A fault that is there just now stands in the way of this one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Injected:
     """A fault that is there until :attr:`heal` is awaited."""
@@ -61,7 +65,10 @@ class Injector:
         self._links_are_cut = False
 
     async def inject(self, planned: Planned) -> Injected:
-        """Carry ``planned`` out. Raises NoEffect where there is nobody that it could be aimed at now."""
+        """Carry ``planned`` out.
+
+        Raises Busy where another fault has to be healed first, NoEffect where nothing can be broken.
+        """
         chance = random.Random(planned.chance)
         if KINDS[planned.kind].hits_broker:
             victims = [await self._aim(planned, chance)]
@@ -71,9 +78,9 @@ class Injector:
             victims = await self._zookeepers(planned, chance)
         names = tuple(node.name for node in victims)
         if KINDS[planned.kind].needs_links and self._links_are_cut:
-            raise NoEffect("links are cut already")
+            raise Busy("links are cut already")
         if self._busy.intersection(names):
-            raise NoEffect(f"another fault has {', '.join(sorted(self._busy.intersection(names)))}")
+            raise Busy(f"another fault has {', '.join(sorted(self._busy.intersection(names)))}")
         self._busy.update(names)
         try:
             injected = await self._break(planned, victims, chance)
@@ -218,7 +225,7 @@ class Injector:
         fitting = [node for node in brokers if node.id in found and node.name not in self._busy]
         free = [node for node in brokers if node.name not in self._busy]
         if not free:
-            raise NoEffect("another fault has every broker")
+            raise Busy("another fault has every broker")
         return chance.choice(fitting or free)
 
     async def _zookeepers(self, planned: Planned, chance: random.Random) -> list[Node]:

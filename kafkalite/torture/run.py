@@ -13,7 +13,7 @@ import contextlib
 import random
 import shutil
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -30,7 +30,7 @@ from kafkalite.common import TopicPartition
 from kafkalite.edge import SystemClock
 from kafkalite.log.loss_receipts import LOSS_RECEIPTS
 from kafkalite.torture import replicas
-from kafkalite.torture.faults import Injected, Injector, NoEffect
+from kafkalite.torture.faults import Busy, Injected, Injector, NoEffect
 from kafkalite.torture.judgement import two_rulers
 from kafkalite.torture.links import Links
 from kafkalite.torture.schedule import KINDS, Planned, plan
@@ -106,8 +106,8 @@ class Report:
     failed: int
     read: int
     faults: list[FaultNote]
-    without_effect: int
-    """Planned faults that had nothing to break; they are not among ``faults``."""
+    without_effect: list[str]
+    """Planned faults that had nothing to break, and why; they are not among ``faults``."""
     problems: list[str]
     """What must not be: broken promises, readers' errors, differing replicas, a cluster that stays broken."""
     allowed: Counter[str]
@@ -237,7 +237,7 @@ class _Run:
         self._folder = cluster.directory / f"torture-{settings.seed}-{stamp}"
         self._faults: list[FaultNote] = []
         self._present: dict[int, str] = {}
-        self._without_effect = 0
+        self._without_effect: list[str] = []
         self._problems: list[str] = []
         self._concerned: set[TopicPartition] = set()
         self._began = self._clock.monotonic()
@@ -353,30 +353,33 @@ class _Run:
                 alone = KINDS[planned.kind].alone
                 if alone:
                     await replicas.all_in_sync(self._cluster, self._partitions, timeout_s=SETTLE_TIMEOUT_S)
-                task = tasks.create_task(self._break_and_heal(planned))
+                task = tasks.create_task(self._break_and_heal(planned, tuple(active)))
                 active.add(task)
                 task.add_done_callback(active.discard)
                 if alone:
                     await task
                     await replicas.all_in_sync(self._cluster, self._partitions, timeout_s=SETTLE_TIMEOUT_S)
 
-    async def _break_and_heal(self, planned: Planned) -> None:
-        began = self._clock.monotonic()
+    async def _break_and_heal(self, planned: Planned, others: Sequence[asyncio.Task[None]]) -> None:
         try:
-            injected = await self._injector.inject(planned)
+            try:
+                injected = await self._injector.inject(planned)
+            except Busy:
+                await asyncio.wait(others)
+                injected = await self._injector.inject(planned)
             self._present[planned.number] = injected.text
             at = self._clock.monotonic()
             await asyncio.sleep(planned.lasts_s)
             lasted_s = self._clock.monotonic() - at
             await self._heal(injected)
-        except NoEffect:
-            self._without_effect += 1
+        except NoEffect as nothing:
+            self._without_effect.append(f"{planned.kind} {planned.way}".strip() + f": {nothing}")
         else:
             self._faults.append(
                 FaultNote(
                     planned.number,
                     planned.kind,
-                    round(began - self._began, 1),
+                    round(at - self._began, 1),
                     round(lasted_s, 1),
                     injected.text,
                 )

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import resource
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from kafkalite.client import AdminClient, NewTopic
+from kafkalite.cluster import zookeeper
+from kafkalite.cluster.journals import read_journals
 from kafkalite.cluster.launcher import Cluster
-from kafkalite.cluster.zookeeper import four_letter_word
+from kafkalite.common import BrokerId, TopicPartition
+from kafkalite.journal import Event
+from kafkalite.why import Answer, explain
 
 SESSION_TIMEOUT_MS = 3_000
 
@@ -98,6 +103,41 @@ class FaultCluster:
         """Give the broker of :func:`cluster_with_a_small_disk` room again."""
         command = ["mount", "-o", "remount,size=1g", str(self.data(broker))]
         await asyncio.to_thread(subprocess.run, command, check=True)
+
+    async def zookeeper_that_is(self, mode: str) -> str:
+        """Wait until one of the ensemble is ``leader`` or ``follower``; its name."""
+        async with asyncio.timeout(60):
+            while True:
+                for node in self.cluster.layout.zookeepers:
+                    if await zookeeper.mode(self.cluster.zookeeper_server(node)) == mode:
+                        return node.name
+                await asyncio.sleep(0.1)
+
+    def events(self, broker: int) -> list[Event]:
+        """What the broker wrote into its journal, all its lives long."""
+        return read_journals(self.cluster).of_broker(BrokerId(broker))
+
+    def why(self, topic: str, partition: int) -> Answer:
+        """What `kafkalite why` concludes."""
+        return explain(read_journals(self.cluster), TopicPartition(topic, partition))
+
+    async def until_why(self, topic: str, partition: int, fits: Callable[[Answer], bool]) -> Answer:
+        """Wait until the journals tell of a state that ``fits``."""
+        async with asyncio.timeout(60):
+            while not fits(answer := await asyncio.to_thread(self.why, topic, partition)):
+                await asyncio.sleep(0.2)
+        return answer
+
+    def pid(self, name: str) -> int:
+        """The process id of a process that runs."""
+        process = self.cluster.process(self.cluster.layout.node(name))
+        assert process is not None, f"{name} does not run"
+        return process.pid
+
+    def limit_file_size(self, name: str, size: int) -> None:
+        """Let no file of the process grow beyond ``size``: its writes fail from then on."""
+        hard = resource.prlimit(self.pid(name), resource.RLIMIT_FSIZE)[1]
+        resource.prlimit(self.pid(name), resource.RLIMIT_FSIZE, (size, hard))
 
     def data(self, broker: int) -> Path:
         return self.cluster.directory / f"broker-{broker}" / "data"

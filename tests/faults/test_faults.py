@@ -33,6 +33,11 @@ async def test_leader_killed_while_records_are_sent(cluster: FaultCluster) -> No
         await cluster.kill(f"broker-{victim}")
         await workload.acknowledges(300)
         assert await cluster.leader(topic) != victim
+        (answer,) = [one for one in cluster.why(topic, 0).chains if one.question == "leader"]
+        told = [link.type for link in answer.links]
+        ends = {"BrokerFailed", "BrokerFoundAbsent"}  # It depends on whether it was the controller too.
+        assert told[0] == "LeaderElected", told
+        assert ends & set(told), f"the chain does not lead to the end of broker {victim}: {told}"
         await cluster.start(f"broker-{victim}")
         await workload.acknowledges(300)
     await _verified(cluster, workload)
@@ -123,6 +128,57 @@ async def test_everything_killed_at_once_and_started_again(cluster: FaultCluster
     await _verified(cluster, workload)
 
 
+@pytest.mark.parametrize("way", ["kill", "pause"])
+async def test_zookeepers_leader_and_a_follower(cluster: FaultCluster, way: str) -> None:
+    topic = await cluster.create_topic()
+    async with Workload(cluster.bootstrap_servers, topic, 3).running() as workload:
+        for mode in ("leader", "follower"):
+            await workload.acknowledges(200)
+            victim = await cluster.zookeeper_that_is(mode)
+            await (cluster.kill(victim) if way == "kill" else cluster.pause(victim))
+            assert await cluster.state(victim) == ("stopped" if way == "kill" else "paused")
+            await asyncio.sleep(LONGER_THAN_A_SESSION_S)
+            await workload.acknowledges(200)
+            await (cluster.start(victim) if way == "kill" else cluster.resume(victim))
+    assert not workload.failed
+    await _verified(cluster, workload)
+
+
+@pytest.mark.soak
+async def test_zookeepers_quorum_is_away_for_half_a_minute(cluster: FaultCluster) -> None:
+    """One ZooKeeper of three can do nothing; acks=all goes on where the ISR stays as it is."""
+    topic = await cluster.create_topic()
+    async with Workload(cluster.bootstrap_servers, topic, 3).running() as workload:
+        await workload.acknowledges(200)
+        await cluster.kill(*cluster.zookeepers[:2])
+        await asyncio.sleep(SESSION_TIMEOUT_MS / 1000)
+        before = len(workload.acknowledged)
+        await asyncio.sleep(27)
+        assert len(workload.acknowledged) > before + 200, "acks=all needs no ZooKeeper, but it stood still"
+        await cluster.start(*cluster.zookeepers[:2])
+        await workload.acknowledges(200)
+    await _verified(cluster, workload)
+    assert any(event.type == "LeaseExpired" for broker in (1, 2, 3) for event in cluster.events(broker))
+
+
+async def test_paused_follower_leaves_the_isr_and_comes_back(cluster: FaultCluster) -> None:
+    topic = await cluster.create_topic(partitions=1)
+    leader = await cluster.leader(topic)
+    victim = next(id for id in (1, 2, 3) if id != leader)
+    async with Workload(cluster.bootstrap_servers, topic, 1).running() as workload:
+        await workload.acknowledges(200)
+        await cluster.pause(f"broker-{victim}")
+        await cluster.until_why(topic, 0, lambda answer: victim not in answer.isr)
+        await workload.acknowledges(200)
+        (about,) = [one for one in cluster.why(topic, 0).chains if one.question == "isr"]
+        assert about.about == f"broker {victim} is not in the ISR"
+        assert {"IsrShrunk", "BrokerFailed"} & {link.type for link in about.links}
+        await cluster.resume(f"broker-{victim}")
+        await cluster.until_why(topic, 0, lambda answer: victim in answer.isr)
+    assert not workload.failed
+    await _verified(cluster, workload)
+
+
 async def test_rolling_restart_moves_leaders_first(cluster: FaultCluster) -> None:
     topic = await cluster.create_topic()
     async with Workload(cluster.bootstrap_servers, topic, 3).running() as workload:
@@ -152,6 +208,21 @@ async def test_a_disk_out_of_space(cluster_with_a_small_disk: FaultCluster) -> N
     assert not (cluster.data(1) / ".kafka_cleanshutdown").exists()
     await cluster.enlarge_disk(1)
     await cluster.start("broker-1")
+    await _verified(cluster, workload)
+
+
+async def test_a_write_fails(cluster: FaultCluster) -> None:
+    """A disk that takes no more (here: a limit on the size of files) ends the broker, and only it."""
+    topic = await cluster.create_topic(partitions=3)
+    async with Workload(cluster.bootstrap_servers, topic, 3, padding=b"x" * 2000).running() as workload:
+        await workload.acknowledges(100)
+        cluster.limit_file_size("broker-2", 1 << 20)
+        async with asyncio.timeout(60):
+            while await cluster.state("broker-2") != "stopped":
+                await workload.acknowledges(50)
+        assert "LogDirFailed" in {event.type for event in cluster.events(2)}
+        await cluster.start("broker-2")
+        await workload.acknowledges(100)
     await _verified(cluster, workload)
 
 
