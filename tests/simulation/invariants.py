@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 
 from kafkalite.common import LeaderAndIsr, TopicPartition
 from kafkalite.journal import Event
+from kafkalite.protocol.errors import ErrorCode
+from kafkalite.protocol.produce import ProduceRequest, ProduceResponse
 from kafkalite.protocol.record_batch import BatchHeader
 from kafkalite.replication.partition import Role
 from kafkalite.server.broker import Broker
@@ -100,6 +102,15 @@ class Invariants:
         process = node.process
         assert process is not None
         broker.journal.subscribe(lambda event: self._happened(process, event))
+        produce = broker.replicas.produce
+
+        async def watched_produce(request: ProduceRequest) -> ProduceResponse:
+            response = await produce(request)
+            if process.is_alive and request.acks != -1:
+                self._answered_alone(node, response)
+            return response
+
+        broker.replicas.produce = watched_produce  # type: ignore[method-assign]
 
     def _happened(self, process: Process, event: Event) -> None:
         if not process.is_alive:
@@ -117,6 +128,21 @@ class Invariants:
         elif event.type == "BrokerRegistered":
             self._registered.setdefault(process, int(event.facts["epoch"]))
 
+    def _answered_alone(self, node: Node, response: ProduceResponse) -> None:
+        """The lease: nothing that one broker alone has is acknowledged once its session is over."""
+        acknowledged = [
+            f"{topic.name}-{part.index}"
+            for topic in response.responses
+            for part in topic.partition_responses
+            if part.error_code == ErrorCode.NONE
+        ]
+        session = node.session
+        if acknowledged and (session is None or not self._cluster.zookeeper.is_alive(session)):
+            self._broken(
+                f"{node.name} acknowledged records of {', '.join(acknowledged)} with acks=0 or 1 "
+                "after its session was over"
+            )
+
     def _written(self, zxid: int, path: str) -> None:
         if not path.startswith("/brokers/topics/") or not path.endswith("/state"):
             return
@@ -130,6 +156,19 @@ class Invariants:
         before = self._states.get(partition)
         if before is not None and state.leader_epoch < before.state.leader_epoch:
             self._broken(f"{partition}: leader epoch {before.state.leader_epoch} became {state.leader_epoch}")
+        if before is not None and state.leader_epoch == before.state.leader_epoch:
+            if state.leader != before.state.leader:
+                self._broken(
+                    f"{partition}: two leaders in epoch {state.leader_epoch}: {before.state}, {state}"
+                )
+        else:
+            # The controller's doing: leaders change only the ISR.
+            present = self._cluster.zookeeper.peek(paths.CONTROLLER_EPOCH)
+            if present is not None and state.controller_epoch < int(present[0]):
+                self._broken(
+                    f"{partition}: written under controller epoch {state.controller_epoch} in the time of "
+                    f"{int(present[0])}"
+                )
         self._states[partition] = _State(state, stat.mzxid)
         topic = self._cluster.zookeeper.peek(paths.topic(partition.topic))
         assert topic is not None

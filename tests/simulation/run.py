@@ -152,8 +152,9 @@ def main(arguments: list[str] | None = None) -> int:
     elapsed = time.monotonic() - started
     print(
         f"\n{done} seeds in {elapsed:.0f} s, {done / elapsed:.2f} seeds/s; "
-        f"{simulated_s / 3600:.1f} simulated hours, {simulated_s / elapsed:.0f} times as fast as life; {sum(faults.values())} faults, "
-        f"{total['records']} records, {total['acknowledged']} acknowledged, {total['read']} read"
+        f"{simulated_s / 3600:.1f} simulated hours, {simulated_s / elapsed:.0f} times as fast as life; "
+        f"{sum(faults.values())} faults, {total['records']} records, "
+        f"{total['acknowledged']} acknowledged, {total['read']} read"
     )
     _print_table("faults that happened", faults)
     _print_table("states reached", states)

@@ -217,6 +217,10 @@ class MemoryZooKeeper:
         for session in list(self._sessions.values()):
             session.client._mended()
 
+    def is_alive(self, client: MemoryClient) -> bool:
+        """Whether the servers still keep this client's session."""
+        return client.session_id in self._sessions
+
     def dump(self) -> dict[str, bytes]:
         """Every znode's data by path, sorted: for assertions and for looking."""
         return {path: self._nodes[path].data for path in sorted(self._nodes)}
