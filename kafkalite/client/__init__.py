@@ -15,7 +15,7 @@ No broker code is imported here.
 """
 
 from kafkalite.client import errors
-from kafkalite.client.accumulator import Delivery
+from kafkalite.client.accumulator import Deliveries, Delivery, PartlySentError, Written
 from kafkalite.client.admin import (
     AdminClient,
     ClusterDescription,
@@ -43,14 +43,17 @@ __all__ = [
     "Consumer",
     "ConsumerRecord",
     "CreatedTopic",
+    "Deliveries",
     "Delivery",
     "NewTopic",
     "OffsetAndTimestamp",
     "OffsetSpec",
+    "PartlySentError",
     "Producer",
     "RecordColumns",
     "RecordMetadata",
     "TopicDescription",
     "TopicPartition",
+    "Written",
     "errors",
 ]

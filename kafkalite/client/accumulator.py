@@ -35,13 +35,16 @@ lost answer may mean a record twice.
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Generator, Iterable, Sequence
 from enum import Enum
-from typing import Final, NamedTuple
+from itertools import accumulate, repeat
+from typing import Final, NamedTuple, cast
 
 import msgspec
 
+from kafkalite.client.errors import BufferExhaustedError
 from kafkalite.client.records import CREATE_TIME, LOG_APPEND_TIME, Header, RecordMetadata
 from kafkalite.common import TopicPartition
 from kafkalite.protocol.compression import Compression
@@ -221,6 +224,37 @@ class Batch:
         self.size += size
         return index
 
+    def extend(self, columns: OutgoingColumns, start: int, end: int) -> int:
+        """Append the records ``start`` to ``end`` (exclusive) of ``columns``; return the first's index."""
+        index = len(self.values)
+        count = end - start
+        timestamps = columns.timestamps
+        if isinstance(timestamps, int):
+            if self.timestamps is not None:
+                self.timestamps += [timestamps] * count
+            elif index == 0:
+                self.base_timestamp = timestamps
+            elif timestamps != self.base_timestamp:
+                self.timestamps = [self.base_timestamp] * index + [timestamps] * count
+        else:
+            if self.timestamps is None:
+                self.timestamps = [self.base_timestamp] * index
+            self.timestamps += timestamps[start:end]
+            self.base_timestamp = self.timestamps[0]
+        if self.keys is not None or columns.keys is not None:
+            if self.keys is None:
+                self.keys = [None] * index
+            self.keys += columns.keys[start:end] if columns.keys is not None else [None] * count
+            self.limit = 0
+        if self.headers is not None or columns.headers is not None:
+            if self.headers is None:
+                self.headers = [None] * index
+            self.headers += columns.headers[start:end] if columns.headers is not None else [None] * count
+            self.limit = 0
+        self.values += columns.values[start:end]
+        self.size += columns.size_of(start, end)
+        return index
+
     def seal(self, compression: Compression, level: int | None) -> None:
         """Encode it; it takes no more records. Its columns are let go, its timestamps stay."""
         self.limit = 0
@@ -328,6 +362,106 @@ class Delivery(msgspec.Struct, frozen=True, gc=False, eq=False):
         return batch, index
 
 
+class Written(NamedTuple):
+    """Where consecutive records were written: those of one `send_many` that went into one batch."""
+
+    topic: str
+    partition: int
+    offset: int
+    """Of the first; the others follow. -1 where the cluster did not say."""
+    indices: Sequence[int]
+    """Which they are among those given to `send_many`."""
+    log_append_time: int
+    """Milliseconds since the Unix epoch where the leader's clock counts (LogAppendTime), else -1."""
+
+
+class Piece(NamedTuple):
+    """Records of one `send_many` that went into one batch."""
+
+    batch: Batch
+    first: int
+    """The first one's index there."""
+    indices: Sequence[int]
+    """Which they are among those given."""
+
+
+class Deliveries:
+    """What `send_many` returns: await it for where the records were written, or why one was not.
+
+    It may be awaited never, once or often. ``deliveries[i]`` is what `send` would have returned for
+    record i.
+    """
+
+    def __init__(self, pieces: Sequence[Piece]) -> None:
+        self._pieces = pieces
+        self._count = sum(len(piece.indices) for piece in pieces)
+        self._places: dict[int, tuple[Batch, int]] | None = None
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, number: int) -> Delivery:
+        if not -self._count <= number < self._count:
+            raise IndexError(f"record {number} of {self._count}")
+        if self._places is None:
+            self._places = {
+                which: (piece.batch, piece.first + i)
+                for piece in self._pieces
+                for i, which in enumerate(piece.indices)
+            }
+        return Delivery(*self._places[number % self._count])
+
+    def __await__(self) -> Generator[object, None, list[Written]]:
+        while pending := [piece.batch for piece in self._parts() if not piece.batch.done]:
+            for batch in pending:
+                yield from batch.settled().__await__()
+        return self.result()
+
+    def done(self) -> bool:
+        """Whether the outcome of all is known."""
+        return all(piece.batch.done for piece in self._parts())
+
+    def result(self) -> list[Written]:
+        """Where they were written, batch by batch. Raises the first error, or asyncio.InvalidStateError."""
+        found = []
+        for batch, first, indices in self._parts():
+            if not batch.done:
+                raise asyncio.InvalidStateError("some of the records are still on their way")
+            if batch.error is not None:
+                raise batch.error
+            offset = batch.base_offset + first if batch.base_offset >= 0 else -1
+            found.append(Written(batch.tp.topic, batch.tp.partition, offset, indices, batch.log_append_time))
+        return found
+
+    def _parts(self) -> list[Piece]:
+        """The pieces by the batches that they are in now: some may have been split."""
+        pieces = []
+        rest = list(reversed(self._pieces))
+        while rest:
+            piece = rest.pop()
+            if piece.batch.parts is None:
+                pieces.append(piece)
+                continue
+            base, halves = 0, []
+            end = piece.first + len(piece.indices)
+            for part in piece.batch.parts:
+                first, last = max(piece.first, base), min(end, base + part.count)
+                if first < last:
+                    indices = piece.indices[first - piece.first : last - piece.first]
+                    halves.append(Piece(part, first - base, indices))
+                base += part.count
+            rest += reversed(halves)
+        return pieces
+
+
+class PartlySentError(BufferExhaustedError):
+    """`send_many` found no room for all: ``accepted`` has the deliveries of those that it accepted."""
+
+    def __init__(self, message: str, accepted: Deliveries) -> None:
+        super().__init__(message)
+        self.accepted = accepted
+
+
 def record_size(key: bytes | None, value: bytes | None, headers: Sequence[Header] | None) -> int:
     """An upper bound of what a record adds to a batch, in bytes before compression."""
     size = RECORD_OVERHEAD + 6 + (len(value) if value is not None else 0)
@@ -337,6 +471,75 @@ def record_size(key: bytes | None, value: bytes | None, headers: Sequence[Header
         for name, content in headers:
             size += 2 * FIELD_OVERHEAD + 4 * len(name) + (len(content) if content is not None else 0)
     return size
+
+
+class OutgoingColumns:
+    """Records to be sent, column by column, and how much room each takes."""
+
+    __slots__ = ("_each", "_ends", "headers", "keys", "timestamps", "values")
+
+    def __init__(
+        self,
+        values: Sequence[bytes | None],
+        keys: Sequence[bytes | None] | None,
+        timestamps: int | Sequence[int],
+        headers: Sequence[Sequence[Header] | None] | None,
+    ) -> None:
+        """All columns are as long as ``values``, which has at least one element."""
+        self.values = values
+        self.keys = keys
+        self.timestamps = timestamps
+        self.headers = headers
+        self._each = 0
+        """The size of every record, where they are all alike: the usual case, and much cheaper."""
+        self._ends: list[int] | None = None
+        """Else how much the records up to and with each take."""
+        if keys is None and headers is None:
+            lengths = set() if None in values else set(map(len, cast("Sequence[bytes]", values)))
+            if len(lengths) == 1:
+                self._each = record_size(None, values[0], None)
+                return
+        none = repeat(None)
+        self._ends = list(
+            accumulate(
+                map(
+                    record_size,
+                    keys if keys is not None else none,
+                    values,
+                    headers if headers is not None else none,
+                )
+            )
+        )
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def pick(self, which: Sequence[int]) -> OutgoingColumns:
+        """The records with these indices."""
+        return OutgoingColumns(
+            [self.values[i] for i in which],
+            None if self.keys is None else [self.keys[i] for i in which],
+            self.timestamps if isinstance(self.timestamps, int) else [self.timestamps[i] for i in which],
+            None if self.headers is None else [self.headers[i] for i in which],
+        )
+
+    def size_of(self, start: int, end: int) -> int:
+        """What the records ``start`` to ``end`` (exclusive) add to a batch, as an upper bound in bytes."""
+        if self._ends is None:
+            return (end - start) * self._each
+        return self._ends[end - 1] - (self._ends[start - 1] if start else 0)
+
+    def fitting(self, start: int, room: int) -> int:
+        """The end (exclusive) of the records from ``start`` on that together fit into ``room`` bytes."""
+        if self._ends is None:
+            return min(start + max(room, 0) // self._each, len(self.values))
+        return max(bisect_right(self._ends, room + (self._ends[start - 1] if start else 0)), start)
+
+    def largest(self) -> int:
+        """The size of the largest record."""
+        if self._ends is None:
+            return self._each
+        return max(self._ends[0], max(map(int.__sub__, self._ends[1:], self._ends), default=0))
 
 
 class Outcome(Enum):
@@ -578,18 +781,51 @@ class Accumulator:
         need = max(self.max_batch_size, BATCH_OVERHEAD + size)
         if self._free < need or (self._blocked and not in_turn):
             return None
-        self._free -= need
-        batch = Batch(tp, (self._numbers,), now, timestamp, self.max_batch_size)
-        self._numbers += 1
-        batch.reserved = need
-        queue.waiting.append(batch)
-        self.busy[tp] = queue
-        self.incomplete[batch] = None
+        batch = self._begin(queue, need, now)
         index = batch.add(timestamp, key, value, headers, size)
         if batch.size > self.max_batch_size:
             self.seal(batch)  # A record that is larger than a batch is one by itself.
             sealed = True
         return batch, index, sealed
+
+    def extend(
+        self, tp: TopicPartition, columns: OutgoingColumns, start: int, now: float, *, in_turn: bool = False
+    ) -> tuple[Batch, int, int, bool] | None:
+        """Add the records from ``start`` on that go into one batch, one at least.
+
+        Returns the batch, the first one's index there, the end (exclusive) of what was added, and
+        whether that sealed a batch. None where there is no memory; then as with :meth:`append`.
+        """
+        queue = self.queue(tp)
+        batch = queue.open
+        sealed = False
+        if batch is not None:
+            end = columns.fitting(start, self.max_batch_size - batch.size)
+            if end > start:
+                return batch, batch.extend(columns, start, end), end, False
+            self.seal(batch)
+            sealed = True
+        need = max(self.max_batch_size, BATCH_OVERHEAD + columns.size_of(start, start + 1))
+        if self._free < need or (self._blocked and not in_turn):
+            return None
+        batch = self._begin(queue, need, now)
+        end = max(columns.fitting(start, self.max_batch_size - batch.size), start + 1)
+        index = batch.extend(columns, start, end)
+        if batch.size > self.max_batch_size:
+            self.seal(batch)  # A record that is larger than a batch is one by itself.
+            sealed = True
+        return batch, index, end, sealed
+
+    def _begin(self, queue: PartitionQueue, need: int, now: float) -> Batch:
+        """Open a batch and take its memory, which is there."""
+        self._free -= need
+        batch = Batch(queue.tp, (self._numbers,), now, 0, self.max_batch_size)
+        self._numbers += 1
+        batch.reserved = need
+        queue.waiting.append(batch)
+        self.busy[queue.tp] = queue
+        self.incomplete[batch] = None
+        return batch
 
     def seal(self, batch: Batch) -> None:
         """Close an open batch and give back the memory that it did not need."""

@@ -10,10 +10,20 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Iterable, Sequence
+from itertools import repeat
 from types import TracebackType
 from typing import Any, Final, Self
 
-from kafkalite.client.accumulator import Accumulator, Batch, Delivery, record_size
+from kafkalite.client.accumulator import (
+    Accumulator,
+    Batch,
+    Deliveries,
+    Delivery,
+    OutgoingColumns,
+    PartlySentError,
+    Piece,
+    record_size,
+)
 from kafkalite.client.background import Background
 from kafkalite.client.cluster import Cluster
 from kafkalite.client.errors import BufferExhaustedError, ClientClosedError
@@ -310,6 +320,118 @@ class Producer:
             await asyncio.sleep(0)
         return delivery
 
+    async def send_many(
+        self,
+        topic: str,
+        values: Sequence[Any],
+        keys: Sequence[Any] | None = None,
+        partition: int | None = None,
+        timestamps: int | Sequence[int] | None = None,
+        headers: Sequence[Sequence[Header] | None] | None = None,
+    ) -> Deliveries:
+        """Hand many records over at once: what `send` does with each in turn, without its cost for each.
+
+        ``values`` may be empty; the other columns are as long, or None where no record has any.
+        ``timestamps`` is one for all (now by default) or one each. Order, limits and guarantees are
+        those of `send`. Await the result for where the records were written.
+
+        Raises as `send` does, before anything is accepted. Where room for more does not come within
+        `max_block_ms`, that is a PartlySentError (a BufferExhaustedError), which has the deliveries of
+        what was accepted.
+        """
+        self._check()
+        for name, column in (("keys", keys), ("timestamps", timestamps), ("headers", headers)):
+            if column is not None and not isinstance(column, int) and len(column) != len(values):
+                raise ValueError(f"{name}: {len(column)} for {len(values)} values")
+        if not len(values):
+            return Deliveries(())
+        info = self._cluster.metadata.topics.get(topic)
+        deadline = self._clock.monotonic() + self._max_block_ms / 1000
+        if info is None or not info.count or (partition is not None and partition not in info.partitions):
+            info = await self._topic(topic, partition)
+            self._check()
+        if timestamps is None:
+            timestamps = self._now_ms or self._read_clock()
+        columns = OutgoingColumns(
+            _column("value", values, self._value_serializer),
+            None if keys is None else _column("key", keys, self._key_serializer),
+            timestamps,
+            None if headers is None else [[_header(h) for h in each] if each else None for each in headers],
+        )
+        largest = columns.largest()
+        if largest > self._max_request_size or not self._accumulator.fits(largest):
+            limit = "max_request_size" if largest > self._max_request_size else "buffer_memory"
+            raise error_for(
+                ErrorCode.MESSAGE_TOO_LARGE,
+                f"a record for {topic!r} has about {largest} bytes, too many for {limit}",
+            )
+        pieces: list[Piece] = []
+        try:
+            if partition is None and (columns.keys is not None or self._partitioner is not None):
+                await self._send_apart(topic, info, columns, deadline, pieces)
+            else:
+                which = range(len(columns))
+                await self._send_columns(topic, partition, columns, which, deadline, pieces)
+        except BufferExhaustedError as error:
+            accepted = Deliveries(pieces)
+            raise PartlySentError(
+                f"{error}; {len(accepted)} of {len(columns)} were accepted", accepted
+            ) from None
+        return Deliveries(pieces)
+
+    async def _send_apart(
+        self,
+        topic: str,
+        info: TopicInfo,
+        columns: OutgoingColumns,
+        deadline: float,
+        pieces: list[Piece],
+    ) -> None:
+        """Send columns whose partition the keys, or the partitioner, tell for each record."""
+        apart: dict[int | None, list[int]] = {}
+        for index, key in enumerate(columns.keys or repeat(None, len(columns))):
+            # A record without a key sticks, as it does when it is sent alone.
+            is_sticky = key is None and self._partitioner is None
+            chosen = None if is_sticky else self._choose(info, key, None)
+            apart.setdefault(chosen, []).append(index)
+        for chosen, which in apart.items():
+            part = columns if len(which) == len(columns) else columns.pick(which)
+            await self._send_columns(topic, chosen, part, which, deadline, pieces)
+
+    async def _send_columns(
+        self,
+        topic: str,
+        partition: int | None,
+        columns: OutgoingColumns,
+        which: Sequence[int],
+        deadline: float,
+        pieces: list[Piece],
+    ) -> None:
+        """Send columns to one partition, or (None) where the topic sticks to, batch by batch."""
+        start = 0
+        in_turn = False
+        while start < len(columns):
+            size = columns.size_of(start, start + 1)
+            tp = TopicPartition(topic, self._stick(topic, size) if partition is None else partition)
+            now = self._clock.monotonic()
+            added = self._accumulator.extend(tp, columns, start, now, in_turn=in_turn)
+            if added is None:
+                await self._room(size, deadline)
+                in_turn = True
+                self._check()
+                continue
+            in_turn = False
+            batch, index, end, sealed = added
+            pieces.append(Piece(batch, index, which[start:end]))
+            start = end
+            if partition is None:
+                self._quick[topic] = batch
+            if sealed or index == 0:
+                self._sender.wake()
+            if index == 0:
+                await asyncio.sleep(0)  # As in `send`: the sender must have its turn.
+                self._check()
+
     def _read_clock(self) -> int:
         """Wall time, kept until the loop's next turn: per record it would cost as much as `send` itself."""
         self._now_ms = self._clock.wall_ms()
@@ -453,6 +575,15 @@ def _bytes(what: str, value: Any, serializer: Serializer | None) -> bytes | None
     raise TypeError(
         f"{what}: expected bytes (or a {what}_serializer that returns them), got {type(value).__name__}"
     )
+
+
+_PLAIN: Final = frozenset({bytes, type(None)})
+
+
+def _column(what: str, column: Sequence[Any], serializer: Serializer | None) -> Sequence[bytes | None]:
+    if serializer is None and _PLAIN.issuperset(map(type, column)):
+        return column
+    return [_bytes(what, each, serializer) for each in column]
 
 
 def _header(header: Iterable[Any]) -> Header:

@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -17,6 +18,7 @@ from kafkalite.client.errors import ClientError
 from kafkalite.common import TopicPartition
 from kafkalite.protocol.errors import BrokerError
 from kafkalite.protocol.message import Message
+from kafkalite.protocol.record_batch import decode_batch
 from tests.simulation.loop import VirtualClock, run_virtual
 from tests.support.fake_broker import FakeCluster, Fault
 
@@ -51,6 +53,8 @@ class Weather:
     records: int
     partitions: int
     burst: int
+    most_at_once: int
+    """Up to how many records go in one call; more than one by `send_many`."""
     hints: bool
     patience_ms: int
 
@@ -66,6 +70,7 @@ weathers = st.builds(
     records=st.integers(1, 150),
     partitions=st.integers(1, 3),
     burst=st.integers(1, 40),
+    most_at_once=st.sampled_from([1, 2, 40]),
     hints=st.booleans(),
     patience_ms=st.sampled_from([1_500, 10_000]),
 )
@@ -126,10 +131,17 @@ async def storm(weather: Weather, *, idempotent: bool) -> tuple[FakeCluster, lis
             break
         except ClientError:
             producer = producer_again(producer, cluster, weather, idempotent=idempotent)
-    for number in range(weather.records):
-        value = b"%04d" % number + b"." * chance.randint(0, 60)
+    number = 0
+    while number < weather.records:
+        count = chance.randint(1, weather.most_at_once)
+        values = [b"%04d" % (number + i) + b"." * chance.randint(0, 60) for i in range(count)]
+        number += count
         partition = chance.randrange(weather.partitions)
-        sent.append((value, await producer.send("t", value, partition=partition)))
+        if count == 1:
+            sent.append((values[0], await producer.send("t", values[0], partition=partition)))
+        else:
+            many = await producer.send_many("t", values, partition=partition)
+            sent += [(value, many[i]) for i, value in enumerate(values)]
         if number % weather.burst == 0:
             await asyncio.sleep(chance.random() * 0.3)
     begun = asyncio.get_running_loop().time()
@@ -215,9 +227,123 @@ def test_without_idempotence_order_holds_and_nothing_acknowledged_is_missing(wea
 
 
 def test_the_same_seed_gives_the_same_run() -> None:
-    weather = Weather(7, 0.3, 0.2, 0.5, 0.3, 0.1, 60, 2, 5, True, 10_000)
+    weather = Weather(7, 0.3, 0.2, 0.5, 0.3, 0.1, 60, 2, 5, 3, True, 10_000)
 
     def run() -> list[tuple[str, int, Message]]:
         return run_virtual(storm(weather, idempotent=True))[0].asked
 
     assert run() == run()
+
+
+@dataclass(frozen=True)
+class Row:
+    """A record to be sent."""
+
+    value: bytes | None
+    key: bytes | None
+    timestamp: int
+    headers: list[tuple[str, bytes | None]]
+
+
+contents = st.none() | st.binary(max_size=80)
+rows = st.builds(
+    Row,
+    value=contents,
+    key=contents,
+    timestamp=st.integers(1_000, 1_003),
+    headers=st.lists(st.tuples(st.text(max_size=3), contents), max_size=2),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(rows, max_size=60),
+    st.lists(st.integers(1, 25), min_size=1, max_size=5),
+    st.sampled_from([None, 1]),
+    st.tuples(st.booleans(), st.booleans(), st.booleans()),
+    st.sampled_from([128, 300, 65_536]),
+)
+def test_send_many_is_send_for_each(
+    records: list[Row],
+    sizes: list[int],
+    partition: int | None,
+    given_columns: tuple[bool, bool, bool],
+    max_batch_size: int,
+) -> None:
+    """The same records in the same order in the same partitions; stickiness alone draws its own."""
+    with_keys, with_timestamps, with_headers = given_columns
+
+    def key_of(row: Row) -> bytes | None:
+        return (row.key or b"k") if with_keys else None
+
+    async def sent(*, at_once: bool) -> dict[TopicPartition, list[tuple[Any, ...]]]:
+        cluster = FakeCluster()
+        cluster.create_topic("t", 3)
+        logs: dict[TopicPartition, list[tuple[Any, ...]]] = {tp: [] for tp in cluster.partitions}
+        async with Producer(
+            bootstrap_servers="fake:9001",
+            transport=cluster,
+            clock=VirtualClock(asyncio.get_running_loop()),
+            chance=random.Random(1),
+            max_batch_size=max_batch_size,
+            buffer_memory=2_000 if max_batch_size < 1_000 else 1_000_000,
+        ) as producer:
+            deliveries: list[tuple[Row, Delivery]] = []
+            start = 0
+            while start < len(records):
+                chunk = records[start : start + sizes[start % len(sizes)]]
+                start += len(chunk)
+                if at_once:
+                    many = await producer.send_many(
+                        "t",
+                        [row.value for row in chunk],
+                        keys=[key_of(row) for row in chunk] if with_keys else None,
+                        timestamps=[row.timestamp for row in chunk] if with_timestamps else 7,
+                        headers=[row.headers for row in chunk] if with_headers else None,
+                        partition=partition,
+                    )
+                    assert len(many) == len(chunk)
+                    deliveries += [(row, many[i]) for i, row in enumerate(chunk)]
+                    written = await many
+                    assert sorted(i for each in written for i in each.indices) == list(range(len(chunk)))
+                    for each in written:
+                        for place, i in enumerate(each.indices):
+                            result = many[i].result()
+                            assert (result.partition, result.offset) == (each.partition, each.offset + place)
+                    continue
+                for row in chunk:
+                    delivery = await producer.send(
+                        "t",
+                        row.value,
+                        key=key_of(row),
+                        timestamp_ms=row.timestamp if with_timestamps else 7,
+                        headers=row.headers if with_headers else None,
+                        partition=partition,
+                    )
+                    deliveries.append((row, delivery))
+            await producer.flush()
+        for row, delivery in deliveries:
+            tp, offset = delivery.result().topic_partition, delivery.result().offset
+            assert cluster.partitions[tp].records()[offset][2] == row.value
+        for tp, p in cluster.partitions.items():
+            for batch in p.batches:
+                columns = decode_batch(batch.data)
+                assert len(batch.data) <= max_batch_size or len(columns) == 1
+                stamps = columns.timestamps
+                logs[tp] += zip(
+                    columns.keys or [None] * len(columns),
+                    columns.values,
+                    [stamps] * len(columns) if isinstance(stamps, int) else stamps,
+                    [h or [] for h in columns.headers or [None] * len(columns)],
+                    strict=True,
+                )
+        return logs
+
+    one_by_one, many = run_virtual(sent(at_once=False)), run_virtual(sent(at_once=True))
+    if with_keys or partition is not None:
+        assert many == one_by_one
+    else:
+        everything = [
+            sorted(map(repr, (r for log in logs.values() for r in log))) for logs in (many, one_by_one)
+        ]
+        assert everything[0] == everything[1]
