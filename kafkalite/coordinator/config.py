@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from kafkalite.protocol.compression import Compression
+
 NEW_MEMBER_JOIN_TIMEOUT_MS: Final = 5 * 60 * 1000
 """How long the first join of a member may wait: nobody knows yet whether that member lives on."""
 
@@ -25,6 +27,7 @@ class GroupConfig:
     """Bytes read at once while a partition is loaded."""
     offsets_retention_minutes: int = 10_080
     offsets_retention_check_interval_ms: int = 600_000
+    offsets_topic_compression_codec: Compression = Compression.NONE
     offsets_topic_num_partitions: int = 50
     offsets_topic_replication_factor: int = 3
     offsets_topic_segment_bytes: int = 104_857_600

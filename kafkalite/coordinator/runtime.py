@@ -752,7 +752,10 @@ class GroupCoordinator:
     def _append(self, served: _Served, writes: Sequence[_Write]) -> None:
         pairs = [pair for write in writes for pair in write.encoded]
         records = encode_batch(
-            [value for _, value in pairs], keys=[key for key, _ in pairs], timestamps=self._clock.wall_ms()
+            [value for _, value in pairs],
+            keys=[key for key, _ in pairs],
+            timestamps=self._clock.wall_ms(),
+            compression=self._config.offsets_topic_compression_codec,
         )
         try:
             appended = self._log.append(served.partition, records, served.leader_epoch)

@@ -33,6 +33,7 @@ from kafkalite.common import (
     Uuid,
     new_uuid,
 )
+from kafkalite.coordinator.runtime import GroupCoordinator
 from kafkalite.edge import Clock, ConnectionFailed, Listening, Network, Offload, Transport
 from kafkalite.journal import Journal
 from kafkalite.log.config import LogConfig
@@ -49,6 +50,7 @@ from kafkalite.server.config import BrokerConfig
 from kafkalite.server.handlers.control import ControlApis
 from kafkalite.server.handlers.data import DataApis
 from kafkalite.server.handlers.describe import DescribeApis
+from kafkalite.server.handlers.groups import ControllerCreatesTopics, GroupApis, group_config
 from kafkalite.server.handlers.orders import OrderApis
 from kafkalite.server.isr_store import ZooKeeperIsrStore
 from kafkalite.server.membership import Membership, MemberState
@@ -247,6 +249,16 @@ class Broker:
             offload=edges.offload,
             on_partition_failed=self._on_partition_failed,
         )
+        self.groups = GroupCoordinator(
+            group_config(config),
+            log=self.replicas.internal,
+            cluster=self.metadata,
+            topics=ControllerCreatesTopics(self._peers),
+            clock=clock,
+            offload=edges.offload,
+            journal=self.journal,
+            chance=edges.chance,
+        )
         self.controller = Controller(
             broker_id,
             ControllerConfig(
@@ -275,6 +287,7 @@ class Broker:
             self.application
         )
         ControlApis(self.controller).register(self.application)
+        GroupApis(self.groups, self.metadata).register(self.application)
         DescribeApis(broker_id, config, self.metadata, self.topic_configs, self._peers).register(
             self.application
         )
@@ -294,6 +307,7 @@ class Broker:
                 beside = [
                     tasks.create_task(self.logs.run(), name="logs"),
                     tasks.create_task(self.replicas.run(), name="replicas"),
+                    tasks.create_task(self.groups.run(), name="group-coordinator"),
                     tasks.create_task(self.topic_configs.run(), name="topic-configs"),
                     tasks.create_task(self._report_failures(), name="failure-reports"),
                     tasks.create_task(self._end_without_log_dirs(), name="log-dir-watch"),

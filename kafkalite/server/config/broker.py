@@ -144,6 +144,20 @@ class BrokerConfig:
     controlled_shutdown_max_retries: int
     controlled_shutdown_retry_backoff_ms: int
 
+    group_initial_rebalance_delay_ms: int
+    group_min_session_timeout_ms: int
+    group_max_session_timeout_ms: int
+    group_max_size: int
+    offset_metadata_max_bytes: int
+    offsets_commit_timeout_ms: int
+    offsets_load_buffer_size: int
+    offsets_retention_check_interval_ms: int
+    offsets_retention_minutes: int
+    offsets_topic_compression_codec: int
+    offsets_topic_num_partitions: int
+    offsets_topic_replication_factor: int
+    offsets_topic_segment_bytes: int
+
     settings: Mapping[str, Setting] = field(repr=False)
     """What was set, by name, as it was written; everything else is at its default."""
     warnings: tuple[str, ...]
@@ -348,7 +362,7 @@ class _Builder:
         self._check_zookeeper()
         self._check_replication()
         log_config = self._log_config()
-        self._check_internal_topics()
+        self._check_sessions()
         for endpoint in listeners:
             if not is_loopback(endpoint.host):
                 where = endpoint.host or "every interface"
@@ -506,7 +520,7 @@ class _Builder:
             return message
         return str(_refused(name, setting, message.partition(": ")[2]))
 
-    def _check_internal_topics(self) -> None:
-        acks, factor = "offsets.commit.required.acks", "offsets.topic.replication.factor"
-        if self._number(acks) > self._number(factor):
-            raise self._error(acks, f"must be from -1 to {factor}, which is {self._number(factor)}")
+    def _check_sessions(self) -> None:
+        low, high = "group.min.session.timeout.ms", "group.max.session.timeout.ms"
+        if self._number(low) > self._number(high):
+            raise self._error(low, f"must be at most {high}, which is {self._number(high)}")

@@ -71,12 +71,11 @@ def _dormant(
     at_least: float | None = None,
     at_most: float | None = None,
 ) -> Definition:
-    feature = "consumer groups" if name.startswith(("group.", "offset")) else "transactions"
     return Definition(
         name=name,
         type=type,
         default=default,
-        doc=f"Takes effect once {feature} exist; checked and shown, not read, by this version.",
+        doc="Takes effect once transactions exist; checked and shown, not read, by this version.",
         at_least=at_least,
         at_most=at_most,
         standing=Standing.DORMANT,
@@ -342,23 +341,62 @@ _HONOURED: Final = (
         "controlled.shutdown.max.retries", INT, 3, "How often a controlled shutdown is tried.", at_least=1
     ),
     _honoured("controlled.shutdown.retry.backoff.ms", LONG, 5000, "Pause between the tries.", at_least=0),
+    # Consumer groups.
+    _honoured(
+        "group.initial.rebalance.delay.ms",
+        INT,
+        3000,
+        "How long the first member of an empty group waits for others.",
+        at_least=0,
+    ),
+    _honoured("group.min.session.timeout.ms", INT, 6000, "Shortest session timeout a member may ask for."),
+    _honoured("group.max.session.timeout.ms", INT, 1800000, "Longest session timeout a member may ask for."),
+    _honoured("group.max.size", INT, INT_MAX, "Most members of a group.", at_least=1),
+    _honoured("offset.metadata.max.bytes", INT, 4096, "Longest metadata beside a committed offset."),
+    _honoured(
+        "offsets.commit.timeout.ms", INT, 5000, "How long a commit waits for the replicas.", at_least=1
+    ),
+    _honoured(
+        "offsets.load.buffer.size", INT, 5242880, "Bytes read at once when offsets are loaded.", at_least=1
+    ),
+    _honoured(
+        "offsets.retention.check.interval.ms", LONG, 600000, "How often offsets are expired.", at_least=1
+    ),
+    _honoured(
+        "offsets.retention.minutes",
+        INT,
+        10080,
+        "How long the offsets of a group without members, or of a topic it left, are kept.",
+        at_least=1,
+    ),
+    _honoured(
+        "offsets.topic.compression.codec",
+        INT,
+        0,
+        "Compression of __consumer_offsets: 0 none, 1 gzip, 2 snappy, 3 lz4, 4 zstd.",
+        at_least=0,
+        at_most=4,
+    ),
+    _honoured(
+        "offsets.topic.num.partitions",
+        INT,
+        50,
+        "Partitions that __consumer_offsets is made with.",
+        at_least=1,
+    ),
+    _honoured(
+        "offsets.topic.replication.factor",
+        SHORT,
+        3,
+        "Replicas that __consumer_offsets is made with; it is not made with fewer live brokers.",
+        at_least=1,
+    ),
+    _honoured(
+        "offsets.topic.segment.bytes", INT, 104857600, "Segment size of __consumer_offsets.", at_least=1
+    ),
 )
 
 _DORMANT: Final = (
-    _dormant("group.initial.rebalance.delay.ms", INT, 3000),
-    _dormant("group.max.session.timeout.ms", INT, 1800000),
-    _dormant("group.max.size", INT, INT_MAX, at_least=1),
-    _dormant("group.min.session.timeout.ms", INT, 6000),
-    _dormant("offset.metadata.max.bytes", INT, 4096),
-    _dormant("offsets.commit.required.acks", SHORT, -1, at_least=-1),
-    _dormant("offsets.commit.timeout.ms", INT, 5000, at_least=1),
-    _dormant("offsets.load.buffer.size", INT, 5242880, at_least=1),
-    _dormant("offsets.retention.check.interval.ms", LONG, 600000, at_least=1),
-    _dormant("offsets.retention.minutes", INT, 10080, at_least=1),
-    _dormant("offsets.topic.compression.codec", INT, 0, at_least=0, at_most=4),
-    _dormant("offsets.topic.num.partitions", INT, 50, at_least=1),
-    _dormant("offsets.topic.replication.factor", SHORT, 3, at_least=1),
-    _dormant("offsets.topic.segment.bytes", INT, 104857600, at_least=1),
     _dormant("transaction.abort.timed.out.transaction.cleanup.interval.ms", INT, 10000, at_least=1),
     _dormant("transaction.max.timeout.ms", INT, 900000, at_least=1),
     _dormant("transaction.partition.verification.enable", BOOLEAN, True),
@@ -372,6 +410,7 @@ _DORMANT: Final = (
 )
 
 _NOT_HONOURED: Final = (
+    _known("offsets.commit.required.acks", SHORT, -1, at_least=-1),
     _known("alter.config.policy.class.name", CLASS, None),
     _known("alter.log.dirs.replication.quota.window.num", INT, 11, at_least=1),
     _known("alter.log.dirs.replication.quota.window.size.seconds", INT, 1, at_least=1),

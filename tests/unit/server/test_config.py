@@ -104,15 +104,22 @@ def test_attributes_have_the_types_they_say() -> None:
 
 
 def test_a_feature_that_is_missing_as_a_whole_may_be_configured_and_says_so() -> None:
-    config = load(offsets_topic_replication_factor="2", transaction_state_log_min_isr="1")
+    config = load(transaction_state_log_min_isr="1")
     shown = {entry.name: entry for entry in config.describe()}
-    entry = shown["offsets.topic.replication.factor"]
-    assert (entry.value, entry.source) == ("2", Source.STATIC_BROKER)
-    assert "consumer groups" in entry.documentation
+    entry = shown["transaction.state.log.min.isr"]
+    assert (entry.value, entry.source) == ("1", Source.STATIC_BROKER)
+    assert "transactions" in entry.documentation
+
+
+def test_sessions_of_groups_have_a_range() -> None:
+    config = load(offsets_topic_replication_factor="2", group_min_session_timeout_ms="100")
+    assert (config.offsets_topic_replication_factor, config.group_min_session_timeout_ms) == (2, 100)
     assert "at least 1" in refusal(offsets_topic_replication_factor="0")
-    assert "from -1 to offsets.topic.replication.factor" in refusal(
-        offsets_commit_required_acks="2", offsets_topic_replication_factor="1"
+    assert "at most group.max.session.timeout.ms" in refusal(
+        group_min_session_timeout_ms="20", group_max_session_timeout_ms="10"
     )
+    # Every append of a coordinator is acks=all.
+    assert "not honoured" in refusal(offsets_commit_required_acks="1")
 
 
 def test_defaults_that_differ_from_kafkas_on_purpose() -> None:
