@@ -261,13 +261,35 @@ def _why_lost(
         if cause is None:
             chains.append(Chain("lost", about, (_receipt_link(receipt),)))
             continue
-        chains.append(Chain("lost", about + _committed(cause), _chain(history, cause, silent)))
+        links = _because_of_election(history, events, cause, receipt.leader_epoch, silent)
+        chains.append(Chain("lost", about + _committed(cause), links))
     for event in events:
         if event.type == "RecordsLost" and event.id not in covered:
             what = words.records(event.facts["first_offset"], event.facts["last_offset"])
             about = f"broker {event.broker} threw away {what}" + _committed(event)
-            chains.append(Chain("lost", about, _chain(history, event, silent)))
+            epoch = min(event.facts.get("epochs", [0]))
+            links = _because_of_election(history, events, event, epoch, silent)
+            chains.append(Chain("lost", about, links))
     return chains
+
+
+def _because_of_election(
+    history: History, events: Sequence[Event], lost: Event, epoch: int, silent: Collection[int]
+) -> tuple[Link, ...]:
+    """``lost``, and the election that put a leader without those records of ``epoch`` in charge.
+
+    That it happened when it did has other causes (the broker came back and was told to follow); why
+    it had to happen is the election: an unclean one if there was one, else the next.
+    """
+    elections = [
+        event
+        for event in events
+        if event.type == "LeaderElected" and event.facts["leader_epoch"] > epoch and event.time <= lost.time
+    ]
+    unclean = [event for event in elections if event.facts.get("strategy") == "unclean"]
+    if not elections:
+        return _chain(history, lost, silent)
+    return (_link(lost), *_chain(history, (unclean or elections)[0], silent))
 
 
 def _committed(event: Event) -> str:
