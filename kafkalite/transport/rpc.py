@@ -20,21 +20,32 @@ from kafkalite.protocol.api import api_of
 from kafkalite.protocol.codec import SchemaError
 from kafkalite.protocol.controlled_shutdown import ControlledShutdownRequest, ControlledShutdownResponse
 from kafkalite.protocol.create_topics import CreateTopicsRequest, CreateTopicsResponse
+from kafkalite.protocol.delete_groups import DeleteGroupsRequest, DeleteGroupsResponse
 from kafkalite.protocol.describe_cluster import DescribeClusterRequest, DescribeClusterResponse
 from kafkalite.protocol.describe_configs import DescribeConfigsRequest, DescribeConfigsResponse
+from kafkalite.protocol.describe_groups import DescribeGroupsRequest, DescribeGroupsResponse
 from kafkalite.protocol.errors import ErrorCode
 from kafkalite.protocol.fetch import FetchRequest, FetchResponse
+from kafkalite.protocol.find_coordinator import FindCoordinatorRequest, FindCoordinatorResponse
+from kafkalite.protocol.heartbeat import HeartbeatRequest, HeartbeatResponse
 from kafkalite.protocol.init_producer_id import InitProducerIdRequest, InitProducerIdResponse
+from kafkalite.protocol.join_group import JoinGroupRequest, JoinGroupResponse
 from kafkalite.protocol.leader_and_isr import LeaderAndIsrRequest, LeaderAndIsrResponse
+from kafkalite.protocol.leave_group import LeaveGroupRequest, LeaveGroupResponse
+from kafkalite.protocol.list_groups import ListGroupsRequest, ListGroupsResponse
 from kafkalite.protocol.list_offsets import ListOffsetsRequest, ListOffsetsResponse
 from kafkalite.protocol.message import Message
 from kafkalite.protocol.metadata import MetadataRequest, MetadataResponse
+from kafkalite.protocol.offset_commit import OffsetCommitRequest, OffsetCommitResponse
+from kafkalite.protocol.offset_delete import OffsetDeleteRequest, OffsetDeleteResponse
+from kafkalite.protocol.offset_fetch import OffsetFetchRequest, OffsetFetchResponse
 from kafkalite.protocol.offset_for_leader_epoch import (
     OffsetForLeaderEpochRequest,
     OffsetForLeaderEpochResponse,
 )
 from kafkalite.protocol.produce import ProduceRequest, ProduceResponse
 from kafkalite.protocol.stop_replica import StopReplicaRequest, StopReplicaResponse
+from kafkalite.protocol.sync_group import SyncGroupRequest, SyncGroupResponse
 from kafkalite.protocol.update_metadata import UpdateMetadataRequest, UpdateMetadataResponse
 
 MSGPACK: Final = "application/msgpack"
@@ -140,6 +151,50 @@ async def ask(
 async def ask(
     transport: Transport, address: Address, request: AllocateProducerIdsRequest, **options: Unpack[Options]
 ) -> AllocateProducerIdsResponse: ...
+@overload
+async def ask(
+    transport: Transport, address: Address, request: DeleteGroupsRequest, **options: Unpack[Options]
+) -> DeleteGroupsResponse: ...
+@overload
+async def ask(
+    transport: Transport, address: Address, request: DescribeGroupsRequest, **options: Unpack[Options]
+) -> DescribeGroupsResponse: ...
+@overload
+async def ask(
+    transport: Transport, address: Address, request: FindCoordinatorRequest, **options: Unpack[Options]
+) -> FindCoordinatorResponse: ...
+@overload
+async def ask(
+    transport: Transport, address: Address, request: HeartbeatRequest, **options: Unpack[Options]
+) -> HeartbeatResponse: ...
+@overload
+async def ask(
+    transport: Transport, address: Address, request: JoinGroupRequest, **options: Unpack[Options]
+) -> JoinGroupResponse: ...
+@overload
+async def ask(
+    transport: Transport, address: Address, request: LeaveGroupRequest, **options: Unpack[Options]
+) -> LeaveGroupResponse: ...
+@overload
+async def ask(
+    transport: Transport, address: Address, request: ListGroupsRequest, **options: Unpack[Options]
+) -> ListGroupsResponse: ...
+@overload
+async def ask(
+    transport: Transport, address: Address, request: OffsetCommitRequest, **options: Unpack[Options]
+) -> OffsetCommitResponse: ...
+@overload
+async def ask(
+    transport: Transport, address: Address, request: OffsetDeleteRequest, **options: Unpack[Options]
+) -> OffsetDeleteResponse: ...
+@overload
+async def ask(
+    transport: Transport, address: Address, request: OffsetFetchRequest, **options: Unpack[Options]
+) -> OffsetFetchResponse: ...
+@overload
+async def ask(
+    transport: Transport, address: Address, request: SyncGroupRequest, **options: Unpack[Options]
+) -> SyncGroupResponse: ...
 @overload
 async def ask(
     transport: Transport, address: Address, request: Message, **options: Unpack[Options]
