@@ -58,6 +58,8 @@ class Verdict:
     failed: int
     unknown: int
     read: int
+    without_receipt: int
+    """Acknowledged records that are gone and on no loss receipt."""
 
     @property
     def is_kept(self) -> bool:
@@ -106,6 +108,7 @@ class Checker:
         self._violations: Counter[Anomaly] = Counter()
         self._outcomes: Counter[str] = Counter()
         self._read = 0
+        self._without_receipt = 0
 
     def take(self, event: HistoryEvent) -> None:
         """Take the next event."""
@@ -285,6 +288,7 @@ class Checker:
             failed=self._outcomes["failed"],
             unknown=self._outcomes["unknown"],
             read=self._read,
+            without_receipt=self._without_receipt,
         )
 
     def _check_acknowledged(self, value: int, record: _Record) -> None:
@@ -321,7 +325,7 @@ class Checker:
                 f"at {partition.end}" + self._receipt(partition, offset),
             )
 
-    @staticmethod
-    def _receipt(partition: _Partition, offset: int) -> str:
+    def _receipt(self, partition: _Partition, offset: int) -> str:
         is_noted = any(first <= offset <= last for first, last in partition.receipts)
+        self._without_receipt += not is_noted
         return " (on a loss receipt)" if is_noted else ""

@@ -99,9 +99,14 @@ def _show(report: Report) -> None:
         f"unknown {report.unknown:,}, failed {report.failed:,}, read {report.read:,}"
     )
     kinds = ", ".join(f"{kind} {count}" for kind, count in report.counts().items())
-    click.echo(f"faults    {len(report.faults)} ({kinds or 'none'}); {len(report.without_effect)} had no effect")
-    if report.lost:
-        click.echo(f"receipts  {report.lost:,} records that brokers threw away")
+    click.echo(
+        f"faults    {len(report.faults)} ({kinds or 'none'}); {len(report.without_effect)} had no effect"
+    )
+    if report.lost or report.without_receipt:
+        click.echo(
+            f"receipts  {report.lost:,} records that brokers threw away; "
+            f"{report.without_receipt:,} acknowledged ones are gone without one"
+        )
     if report.allowed:
         found = ", ".join(f"{name} {count}" for name, count in sorted(report.allowed.items()))
         click.echo(f"allowed   {found} (acks={report.acks} promises no better)")

@@ -114,6 +114,8 @@ class Report:
     """Anomalies that these acks allow, by name."""
     lost: int
     """Records on loss receipts."""
+    without_receipt: int
+    """Acknowledged records that are gone and on no receipt."""
     partitions: list[int] = field(default_factory=list)
     """Those that the problems are about."""
     folder: Path | None = None
@@ -144,6 +146,7 @@ class Report:
                 "failed": self.failed,
                 "read": self.read,
                 "on_loss_receipts": self.lost,
+                "lost_without_receipt": self.without_receipt,
             },
             "faults": {
                 "total": len(self.faults),
@@ -284,6 +287,9 @@ class _Run:
         for finding in verdict.findings:
             if not finding.is_allowed:
                 self._problem(f"{finding.anomaly.value}: {finding.text}", _partition_of(finding))
+        harmed = any(fault.kind == "disk" for fault in self._faults)
+        if verdict.without_receipt and not harmed:  # What a power cut takes, no broker can write down.
+            self._problem(f"{verdict.without_receipt} acknowledged records are gone and on no loss receipt")
         report = Report(
             seed=settings.seed,
             acks=settings.acks,
@@ -299,6 +305,7 @@ class _Run:
             problems=self._problems,
             allowed=Counter({a.value: n for a, n in (verdict.counts - verdict.violations).items()}),
             lost=lost,
+            without_receipt=verdict.without_receipt,
         )
         await asyncio.to_thread(self._keep_or_remove, report, history)
         return report
