@@ -6,6 +6,10 @@ waits. While a partition is left out for that reason, long polls for the others 
 been left out, so that it is never kept waiting for long when the caller catches up. A second task finds
 positions: by `auto_offset_reset`, and after a change of leader by asking the new one where the epoch of the
 last record read ended, which uncovers a log that was truncated behind the reader (KIP-320).
+
+With a `group_id`, :mod:`.group` says which of the subscribed topics' partitions are this consumer's, and the
+group's committed offsets are where they begin. What was handed out counts as *processed* once the caller asks
+for more, or stops: no automatic commit goes further, and no partition is given up before.
 """
 
 from __future__ import annotations
@@ -18,16 +22,20 @@ from itertools import chain
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
+from kafkalite.client.assignors import COOPERATIVE_STICKY, Assignor, assignor
 from kafkalite.client.background import Background
 from kafkalite.client.cluster import Cluster, backoff_ms
 from kafkalite.client.errors import (
     ClientClosedError,
     ClientTimeoutError,
-    GroupsUnavailableError,
+    CommitFailedError,
     IllegalStateError,
     LogTruncationError,
+    NoGroupError,
     NoOffsetForPartitionError,
 )
+from kafkalite.client.group import GroupConfig, Membership, RebalanceListener
+from kafkalite.client.group.coordinator import TRY_AGAIN
 from kafkalite.client.metadata import Node
 from kafkalite.client.offsets import (
     EARLIEST,
@@ -39,11 +47,22 @@ from kafkalite.client.offsets import (
     list_offsets,
     tuple_of,
 )
-from kafkalite.client.records import ConsumerRecord, OffsetAndTimestamp, RecordColumns
+from kafkalite.client.records import (
+    ConsumerRecord,
+    OffsetAndMetadata,
+    OffsetAndTimestamp,
+    RecordColumns,
+)
 from kafkalite.client.subscription import Chunk, Deserializer, PartitionState
 from kafkalite.common import TopicPartition
 from kafkalite.edge import Clock, ConnectionFailed, SystemClock, Transport, system_random
-from kafkalite.protocol.errors import BrokerError, CorruptMessageError, ErrorCode, error_for
+from kafkalite.protocol.errors import (
+    BrokerError,
+    CorruptMessageError,
+    ErrorCode,
+    FencedInstanceIdError,
+    error_for,
+)
 from kafkalite.protocol.fetch import (
     FetchPartition,
     FetchRequest,
@@ -83,6 +102,13 @@ class Consumer:
         bootstrap_servers: str | Sequence[str] = "localhost:9092",
         client_id: str = "kafkalite-consumer",
         group_id: str | None = None,
+        group_instance_id: str | None = None,
+        partition_assignment_strategy: Sequence[str | Assignor] = (COOPERATIVE_STICKY,),
+        session_timeout_ms: int = 45_000,
+        heartbeat_interval_ms: int = 3000,
+        max_poll_interval_ms: int = 300_000,
+        enable_auto_commit: bool = True,
+        auto_commit_interval_ms: int = 5000,
         key_deserializer: Deserializer | None = None,
         value_deserializer: Deserializer | None = None,
         auto_offset_reset: str = "latest",
@@ -115,13 +141,36 @@ class Consumer:
         a missing key or value stays None. ``transport``, ``clock`` and ``chance`` replace the network, time
         and entropy in simulations.
 
-        Raises GroupsUnavailableError for a ``group_id``, ValueError for values that cannot be.
+        ``group_id``: share the subscribed topics with the other consumers of that group, and keep its
+        offsets; without it all partitions are read and nothing is committed. ``group_instance_id`` makes a
+        static member, which keeps its partitions over a restart within ``session_timeout_ms``.
+        ``partition_assignment_strategy``: assignors by name, the preferred one first.
+
+        Heartbeats are sent every ``heartbeat_interval_ms`` by a task that nothing of the caller's holds up
+        but code that blocks the event loop. Apart from them, a caller that does not read for
+        ``max_poll_interval_ms`` leaves the group until it does. ``enable_auto_commit``: what was processed is
+        committed every ``auto_commit_interval_ms``, before partitions are given up, and at the stop.
+
+        Raises ValueError for values that cannot be.
         """
-        if group_id is not None:
-            raise GroupsUnavailableError(
-                f"group_id {group_id!r}: this version of kafkalite has no consumer groups; leave it out and "
-                "subscribe to topics (all their partitions are read) or assign partitions"
+        if group_id == "":
+            raise ValueError("group_id: is empty; leave it out to read without a group")
+        if group_instance_id == "":
+            raise ValueError("group_instance_id: is empty")
+        if group_id is None and group_instance_id is not None:
+            raise ValueError("group_instance_id: there is no group_id that it is an instance of")
+        if not 0 < heartbeat_interval_ms < session_timeout_ms:
+            raise ValueError(
+                f"heartbeat_interval_ms ({heartbeat_interval_ms}) must be positive and less than "
+                f"session_timeout_ms ({session_timeout_ms})"
             )
+        if max_poll_interval_ms < 1:
+            raise ValueError(f"max_poll_interval_ms: {max_poll_interval_ms} is less than 1")
+        if auto_commit_interval_ms < 1:
+            raise ValueError(f"auto_commit_interval_ms: {auto_commit_interval_ms} is less than 1")
+        assignors = [assignor(a) if isinstance(a, str) else a for a in partition_assignment_strategy]
+        if not assignors or len({a.name for a in assignors}) < len(assignors):
+            raise ValueError("partition_assignment_strategy: at least one assignor, each once")
         if auto_offset_reset not in _RESET:
             raise ValueError(f"auto_offset_reset: {auto_offset_reset!r} is none of {', '.join(_RESET)}")
         if isolation_level not in _ISOLATION:
@@ -163,6 +212,7 @@ class Consumer:
         self._cluster.on_change(self._metadata_changed)
         self._background = Background("consumer", self._failed)
         self._is_open = False
+        self._is_leaving = False
         self._fault: BaseException | None = None
         self._topics: frozenset[str] = frozenset()
         self._pattern: re.Pattern[str] | None = None
@@ -177,6 +227,29 @@ class Consumer:
         self._owes_a_turn = False
         """A batch was used up: the next read lets the fetchers have a turn of the loop first. Not the same
         one: if that were cancelled meanwhile, what it had taken would be lost."""
+        self._group: Membership | None = None
+        self._auto_commit_ms = (
+            auto_commit_interval_ms if enable_auto_commit and group_id is not None else None
+        )
+        if group_id is not None:
+            config = GroupConfig(
+                group_id,
+                group_instance_id,
+                session_timeout_ms,
+                heartbeat_interval_ms,
+                max_poll_interval_ms,
+                assignors,
+                enable_auto_commit,
+            )
+            self._group = Membership(config, self._cluster, self)
+        self._handed_out: list[PartitionState] = []
+        """Of which partitions the caller got something that it may not have processed yet."""
+        self._came_back = asyncio.Event()
+        self._is_reading = False
+        self._last_read = 0.0
+        """When the caller last came for records, or went away with some."""
+        self._group_errors: list[Exception] = []
+        """What happened beside the caller and is to be raised by its next reads."""
         self._left_out_since: dict[int, float] = {}
         """Since when each leader's fetches leave out a partition that has enough buffered."""
         if topics:
@@ -194,15 +267,33 @@ class Consumer:
             await self._cluster.close()
             raise
         self._is_open = True
+        self._last_read = self._clock.monotonic()
         self._background.spawn(self._cluster.keep_fresh(), "metadata")
         self._background.spawn(self._find_positions(), "positions")
+        if self._group is not None:
+            self._group.start(self._background)
+        if self._auto_commit_ms is not None:
+            self._background.spawn(self._auto_commit(self._auto_commit_ms), "auto commit")
         self._metadata_changed()
 
     async def stop(self) -> None:
-        """Close the connections; who waits for records gets ClientClosedError."""
+        """Close the connections; who waits for records gets ClientClosedError.
+
+        In a group: what was handed out counts as processed, is committed (where commits are automatic), the
+        listener hears of the revocation, and the member leaves, unless it is static.
+        """
+        self._processed_all()
+        await self._stop()
+
+    async def _stop(self) -> None:
+        was_open = self._is_open
         self._is_open = False
         self._current = None
         self._arrived.set()
+        if self._group is not None and was_open and self._background.is_running:
+            self._is_leaving = True  # The listener may still commit.
+            await self._group.stop()
+            self._is_leaving = False
         await self._background.stop()
         await self._cluster.close()
 
@@ -213,7 +304,10 @@ class Consumer:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.stop()
+        if error is None:
+            await self.stop()
+        else:  # What the caller was at is not processed: whoever comes next gets it again.
+            await self._stop()
 
     def _failed(self, fault: BaseException) -> None:
         self._fault = fault
@@ -226,6 +320,14 @@ class Consumer:
             raise ClientClosedError("the consumer has failed") from self._fault
         if not self._is_open:
             raise ClientClosedError("the consumer is not started, or is stopped")
+
+    def _check_read(self) -> None:
+        self._check()
+        if self._group_errors:
+            error = self._group_errors[0]
+            if not isinstance(error, FencedInstanceIdError):  # That one is for good.
+                del self._group_errors[0]
+            raise error
 
     # --- What to read --------------------------------------------------------------------------
 
@@ -243,9 +345,15 @@ class Consumer:
         self._cluster.want_only(dict.fromkeys(tp.topic for tp in wanted))
         self._set_assignment(wanted)
 
-    def subscribe(self, topics: Iterable[str] = (), pattern: str | None = None) -> None:
+    def subscribe(
+        self,
+        topics: Iterable[str] = (),
+        pattern: str | None = None,
+        listener: RebalanceListener | None = None,
+    ) -> None:
         """Read all partitions of ``topics``, or of all topics whose names ``pattern`` (a regex) matches.
 
+        In a group: this consumer's share of them; ``listener`` hears what comes and goes.
         Replaces the subscription before. Topics and partitions that come later are noticed at the next
         refresh of metadata. Raises IllegalStateError after `assign`.
         """
@@ -258,13 +366,20 @@ class Consumer:
         names = frozenset(topics)
         if bool(names) == (pattern is not None):
             raise ValueError("subscribe to topics, or to a pattern")
+        if listener is not None and self._group is None:
+            raise NoGroupError("a listener hears of rebalances, and without a group_id there are none")
+        if self._group is not None:
+            self._group.listener = listener
         self._topics = names
         self._pattern = re.compile(pattern) if pattern is not None else None
         self._cluster.want_only(sorted(names), every_topic=pattern is not None)
         self._follow_subscription()
 
     def unsubscribe(self) -> None:
-        """Read nothing; afterwards `assign` and `subscribe` are both possible."""
+        """Read nothing, and leave the group; afterwards `assign` and `subscribe` are both possible."""
+        if self._group is not None and (self._topics or self._pattern is not None):
+            self._processed_all()
+            self._group.unsubscribe(self.processed(tuple(self._states)))
         self._topics = frozenset()
         self._pattern = None
         self._by_hand = False
@@ -278,7 +393,7 @@ class Consumer:
         return frozenset(self._matching())
 
     def assignment(self) -> frozenset[TopicPartition]:
-        """The partitions that are read."""
+        """The partitions that are read; in a group those that are this consumer's at the moment."""
         return frozenset(self._states)
 
     def _matching(self) -> list[str]:
@@ -292,6 +407,11 @@ class Consumer:
     def _follow_subscription(self) -> None:
         topics = self._matching() if self._pattern is not None else sorted(self._topics)
         metadata = self._cluster.metadata
+        if self._group is not None:
+            if self._pattern is None or metadata.version:  # Before that, no pattern matches anything.
+                self._group.subscribe(topics)
+            self._group.metadata_changed({name: info.count for name, info in metadata.topics.items()})
+            return
         wanted = []
         for topic in topics:
             info = metadata.topics.get(topic)
@@ -310,7 +430,10 @@ class Consumer:
             state = before.get(tp)
             if state is None:
                 state = PartitionState(tp)
-                self._reset_or_fail(state)
+                if self._group is not None:
+                    state.wants_committed = True
+                else:
+                    self._reset_or_fail(state)
             self._states[tp] = state
         if list(before) != list(self._states):
             self._sync()
@@ -357,11 +480,19 @@ class Consumer:
         """Read ``partitions`` (all assigned by default) from their high watermark on; as above."""
         await self._seek_to(partitions, LATEST)
 
-    async def seek_to_committed(self, *partitions: TopicPartition) -> None:
-        """Raise GroupsUnavailableError: offsets are committed by groups, which this version has not."""
-        raise GroupsUnavailableError(
-            "no offsets are committed: this version of kafkalite has no consumer groups"
-        )
+    async def seek_to_committed(self, *partitions: TopicPartition) -> dict[TopicPartition, int | None]:
+        """Read ``partitions`` (all assigned by default) from where the group is; return where that is.
+
+        Where nothing is committed, `auto_offset_reset` says. Raises NoGroupError, and as `committed` does.
+        """
+        self._check()
+        states = self._chosen(partitions)
+        found = await self._committed([state.tp for state in states])
+        for state in states:
+            if self._states.get(state.tp) is state:
+                self._go_to_committed(state, found.get(state.tp))
+        self._sync()
+        return {state.tp: found[state.tp].offset if state.tp in found else None for state in states}
 
     async def _seek_to(self, partitions: tuple[TopicPartition, ...], to: int) -> None:
         self._check()
@@ -383,6 +514,9 @@ class Consumer:
         try:
             async with asyncio.timeout(self._api_timeout_ms / 1000):
                 while state.position is None:
+                    if state.reset_to is None and self._group is not None and state.error is None:
+                        state.wants_committed = True  # A listener asks before reading begins.
+                        self._positions.set()
                     if state.error is not None:
                         self._positions.set()
                         raise state.take_error()
@@ -418,6 +552,183 @@ class Consumer:
     def last_stable_offset(self, partition: TopicPartition) -> int | None:
         """The last stable offset of the last fetch answer: where decided records end (exclusive)."""
         return self._state(partition).last_stable_offset
+
+    # --- The group -----------------------------------------------------------------------------
+
+    async def commit(
+        self, offsets: Mapping[TopicPartition, int | tuple[int, str] | OffsetAndMetadata] | None = None
+    ) -> None:
+        """Commit ``offsets`` (of the next records to read), by default all positions.
+
+        By default what was handed out counts as processed: the caller says so. A rebalance that is under way
+        is waited for. Raises CommitFailedError where partitions went to other members, FencedInstanceIdError,
+        OffsetMetadataTooLargeError and others of the coordinator, NoGroupError, and ClientTimeoutError or
+        ClusterUnreachableError after `default_api_timeout_ms`.
+        """
+        if not self._is_leaving:
+            self._check()
+        group = self._needs_group()
+        if offsets is None:
+            wanted = {
+                tp: OffsetAndMetadata(state.position, "", state.last_epoch)
+                for tp, state in self._states.items()
+                if state.position is not None
+            }
+        else:
+            wanted = {TopicPartition(*tp): _offset_and_metadata(offset) for tp, offset in offsets.items()}
+        try:
+            async with asyncio.timeout(self._api_timeout_ms / 1000):
+                await group.commit(wanted)
+        except TimeoutError as timeout:
+            if isinstance(timeout, ClientTimeoutError):
+                raise
+            self._cluster.raise_timeout(
+                f"group {group.coordinator.group_id} committed nothing", self._api_timeout_ms
+            )
+
+    async def committed(self, partition: TopicPartition) -> int | None:
+        """The group's committed offset in ``partition``, None where there is none.
+
+        Raises NoGroupError, the coordinator's errors, ClientTimeoutError or ClusterUnreachableError.
+        """
+        if not self._is_leaving:
+            self._check()
+        tp = TopicPartition(*partition)
+        found = await self._committed([tp])
+        return found[tp].offset if tp in found else None
+
+    async def _committed(
+        self, partitions: Sequence[TopicPartition]
+    ) -> dict[TopicPartition, OffsetAndMetadata]:
+        return await self._needs_group().coordinator.committed_in_time(
+            partitions, timeout_ms=self._api_timeout_ms
+        )
+
+    def _needs_group(self) -> Membership:
+        if self._group is None:
+            raise NoGroupError("offsets are committed by groups, and this consumer has no group_id")
+        return self._group
+
+    def _go_to_committed(self, state: PartitionState, found: OffsetAndMetadata | None) -> None:
+        if found is None:
+            self._reset_or_fail(state)
+            return
+        info = self._cluster.metadata.partition(state.tp)
+        state.seek(found.offset, found.leader_epoch)
+        state.leader_epoch = info.leader_epoch if info is not None else -1
+        state.must_validate = 0 <= found.leader_epoch < state.leader_epoch
+
+    async def _auto_commit(self, interval_ms: int) -> None:
+        """Commit what was processed, now and again, for ever."""
+        assert self._group is not None
+        done: dict[TopicPartition, OffsetAndMetadata] = {}
+        while True:
+            await asyncio.sleep(interval_ms / 1000)
+            offsets = self.processed(tuple(self._states))
+            if offsets == done:
+                continue
+            try:
+                async with asyncio.timeout(self._api_timeout_ms / 1000):
+                    await self._group.commit(offsets, may_wait=False)
+                done = offsets
+            except (CommitFailedError, TimeoutError):
+                pass  # The next time, or whoever owns them now reads again what was not committed.
+            except BrokerError as error:
+                if not error.retriable and error.code != ErrorCode.REBALANCE_IN_PROGRESS:
+                    self.raise_at_next_read(error)
+
+    def _processed_all(self) -> None:
+        """The caller is back: what it got before is processed."""
+        for state in self._handed_out:
+            state.held = None
+        self._handed_out.clear()
+        self._came_back.set()
+
+    def _begin_read(self) -> None:
+        if self._group is not None:
+            self._processed_all()
+            self._is_reading = True
+            self._group.reading()
+
+    def _end_read(self) -> None:
+        self._is_reading = False
+        self._last_read = self._clock.monotonic()
+
+    def _hand_out(self, state: PartitionState) -> None:
+        """What is taken of ``state`` next goes to the caller."""
+        if self._group is not None and state.held is None:
+            state.held = state.position
+            self._handed_out.append(state)
+
+    # What the membership asks of its reader (group.membership.Reader).
+
+    def withhold(self, partitions: Sequence[TopicPartition]) -> None:
+        """Hand out nothing more of ``partitions``, which are being revoked."""
+        self._current = None
+        for tp in partitions:
+            if tp in self._states:
+                self._states[tp].is_withheld = True
+
+    async def until_processed(self, partitions: Sequence[TopicPartition]) -> None:
+        """Wait until the caller is done with what it got of ``partitions``."""
+        while any(state.tp in partitions and state.held is not None for state in self._handed_out):
+            self._came_back.clear()
+            await self._came_back.wait()
+
+    def processed(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, OffsetAndMetadata]:
+        """How far the caller has come in ``partitions``, where that is known."""
+        found = {}
+        for tp in partitions:
+            state = self._states.get(tp)
+            if state is not None and state.held is not None:
+                found[tp] = OffsetAndMetadata(state.held)
+            elif state is not None and state.position is not None:
+                found[tp] = OffsetAndMetadata(state.position, "", state.last_epoch)
+        return found
+
+    def own(self, partitions: Sequence[TopicPartition]) -> None:
+        """Read ``partitions`` and no others; new ones wait for `begin`."""
+        new = [tp for tp in partitions if tp not in self._states]
+        self._set_assignment(partitions)
+        for tp in new:
+            self._states[tp].is_withheld = True
+            self._states[tp].wants_committed = False
+        self._handed_out = [state for state in self._handed_out if self._states.get(state.tp) is state]
+
+    def begin(self, partitions: Sequence[TopicPartition]) -> None:
+        """Read ``partitions`` from where the listener put them, or from where the group is."""
+        for tp in partitions:
+            state = self._states.get(tp)
+            if state is not None:
+                state.is_withheld = False
+                if state.position is None and state.reset_to is None and state.error is None:
+                    state.wants_committed = True
+        self._sync()
+
+    def look_again(self) -> None:
+        """What kept records back may be over."""
+        self._arrived.set()
+
+    async def count(self, topics: Sequence[str]) -> dict[str, int]:
+        """The partitions of ``topics``, as the cluster says now."""
+        self._cluster.want(topics)
+        try:
+            async with asyncio.timeout(self._request_timeout_ms / 1000):
+                await self._cluster.refreshed()
+        except TimeoutError:
+            pass  # What is known has to do; a change is noticed when metadata comes.
+        known = self._cluster.metadata.topics
+        return {topic: known[topic].count for topic in topics if topic in known}
+
+    def raise_at_next_read(self, error: Exception) -> None:
+        """Tell the caller of ``error``."""
+        self._group_errors.append(error)
+        del self._group_errors[:-10]  # Who never reads need not hear more than the last.
+        self._arrived.set()
+
+    def time_without_read(self) -> float:
+        """For how many seconds the caller has not been reading."""
+        return 0.0 if self._is_reading else self._clock.monotonic() - self._last_read
 
     # --- Asking about topics and offsets -------------------------------------------------------
 
@@ -473,27 +784,48 @@ class Consumer:
         LogTruncationError, DeserializationError, CorruptMessageError, TopicAuthorizationFailedError.
         """
         state = self._current
-        if state is not None and not partitions and state.left() and not state.is_paused:
+        if (
+            state is not None
+            and not partitions
+            and state.left()
+            and not state.is_paused
+            and (self._group is None or self._is_group_fine(state))
+        ):
             record = state.take_one()  # The short cut: the batch that the last record came from.
             if not state.left():
                 self._used_up(state)
             return record
-        self._check()
-        if self._owes_a_turn:
-            self._owes_a_turn = False
-            await asyncio.sleep(0)
-            self._check()
-        while True:
-            for state in self._chosen(partitions):
-                if self._open(state):
-                    self._current = state if not partitions else None
-                    record = state.take_one()
-                    if not state.left():
-                        self._used_up(state)
-                    return record
-            self._arrived.clear()
-            await self._arrived.wait()
-            self._check()
+        self._check_read()
+        self._begin_read()
+        try:
+            if self._owes_a_turn:
+                self._owes_a_turn = False
+                await asyncio.sleep(0)
+                self._check_read()
+            while True:
+                for state in self._chosen(partitions):
+                    if self._open(state):
+                        self._current = state if not partitions else None
+                        self._hand_out(state)
+                        record = state.take_one()
+                        if not state.left():
+                            self._used_up(state)
+                        return record
+                self._arrived.clear()
+                await self._arrived.wait()
+                self._check_read()
+        finally:
+            self._end_read()
+
+    def _is_group_fine(self, state: PartitionState) -> bool:
+        """The group's part of the short cut: the record before is processed, this one is the caller's."""
+        assert self._group is not None
+        now = self._clock.monotonic()
+        if self._group_errors or (now >= self._group.lease_until and not self._by_hand):
+            return False
+        self._last_read = now
+        state.held = state.position
+        return True
 
     async def getmany(
         self, *partitions: TopicPartition, timeout_ms: float = 0, max_records: int | None = None
@@ -523,28 +855,31 @@ class Consumer:
         max_records: int | None,
         take: Callable[[PartitionState, int], PartT],
     ) -> dict[TopicPartition, list[PartT]]:
-        self._check()
+        self._check_read()
         limit = max_records if max_records is not None else self._max_poll_records
         if limit < 1:
             raise ValueError(f"max_records: {limit} is less than 1")
-        if self._owes_a_turn:
-            self._owes_a_turn = False
-            await asyncio.sleep(0)
-            self._check()
-        found = self._take(partitions, limit, take)
-        if found or timeout_ms <= 0:
-            self._owes_a_turn |= not found  # Whoever polls without waiting must let the fetchers work.
-            return found
+        self._begin_read()
         try:
+            if self._owes_a_turn:
+                self._owes_a_turn = False
+                await asyncio.sleep(0)
+                self._check_read()
+            found = self._take(partitions, limit, take)
+            if found or timeout_ms <= 0:
+                self._owes_a_turn |= not found  # Whoever polls without waiting must let the fetchers work.
+                return found
             async with asyncio.timeout(timeout_ms / 1000):
                 while not found:
                     self._arrived.clear()
                     await self._arrived.wait()
-                    self._check()
+                    self._check_read()
                     found = self._take(partitions, limit, take)
         except TimeoutError as timeout:
             if isinstance(timeout, ClientTimeoutError):
                 raise
+        finally:
+            self._end_read()
         return found
 
     def _take(
@@ -567,6 +902,7 @@ class Consumer:
                     state.error = error  # What was read before it comes first.
                     limit = 0
                     break
+                self._hand_out(state)
                 part = take(state, limit)
                 limit -= len(part)
                 taken.append(part)
@@ -580,8 +916,10 @@ class Consumer:
 
     def _open(self, state: PartitionState) -> bool:
         """Whether ``state`` has records open now."""
+        if self._group is not None and not self._by_hand and not self._group.is_lease_valid:
+            return False  # Others may own it by now: the coordinator has to be heard first.
         if state.left():
-            return not state.is_paused
+            return not state.is_paused and not state.is_withheld
         if not state.has_data:
             return False
         try:
@@ -820,15 +1158,18 @@ class Consumer:
                 for tp, state in self._states.items()
                 if state.position is None and state.reset_to is not None and state.error is None
             }
+            in_group = [state for state in self._states.values() if state.wants_committed]
             checks = [state for state in self._states.values() if state.must_validate]
             is_one_missing = any(self._cluster.metadata.leader_of(tp) is None for tp in self._states) or any(
                 topic not in self._cluster.metadata.topics for topic in self._topics
             )
-            if not resets and not checks and not is_one_missing:
+            if not resets and not checks and not in_group and not is_one_missing:
                 failures = 0
                 await self._positions.wait()
                 continue
             is_done = not is_one_missing
+            if in_group:
+                is_done &= await self._look_up_committed(in_group)
             if resets:
                 is_done &= await self._look_up(resets)
             if checks:
@@ -848,6 +1189,27 @@ class Consumer:
                 await self._positions.wait()
         except TimeoutError:
             pass  # That is what the time is for.
+
+    async def _look_up_committed(self, states: list[PartitionState]) -> bool:
+        """Ask where the group is; tell whether there was an answer."""
+        assert self._group is not None
+        try:
+            found = await self._group.coordinator.committed([state.tp for state in states])
+        except BrokerError as error:
+            if error.retriable or error.code in TRY_AGAIN:
+                return False
+            for state in states:
+                if state.wants_committed:
+                    state.wants_committed = False
+                    state.error = error
+            self._arrived.set()
+            return True
+        for state in states:
+            if state.wants_committed and self._states.get(state.tp) is state:
+                self._go_to_committed(state, found.get(state.tp))
+        self._positions.set()  # Those without an offset are looked up now.
+        self._sync()
+        return True
 
     async def _look_up(self, resets: dict[TopicPartition, int]) -> bool:
         """Ask for log start and end offsets; tell whether all were found."""
@@ -971,3 +1333,10 @@ class Consumer:
 
 def _flat(parts: list[list[ConsumerRecord]]) -> list[ConsumerRecord]:
     return parts[0] if len(parts) == 1 else list(chain.from_iterable(parts))
+
+
+def _offset_and_metadata(given: int | tuple[int, str] | OffsetAndMetadata) -> OffsetAndMetadata:
+    found = OffsetAndMetadata(given) if isinstance(given, int) else OffsetAndMetadata(*given)
+    if found.offset < 0:
+        raise ValueError(f"offset: {found.offset} is negative")
+    return found

@@ -144,3 +144,14 @@ class OffsetAndTimestamp(NamedTuple):
     offset: int
     timestamp: int
     """That record's own timestamp, in milliseconds since the Unix epoch."""
+
+
+class OffsetAndMetadata(NamedTuple):
+    """How far a group has come in a partition."""
+
+    offset: int
+    """The offset of the next record to read."""
+    metadata: str = ""
+    """Whatever the application keeps beside it."""
+    leader_epoch: int = -1
+    """The leader epoch of the record before it, -1 where it is not known: a truncation shows by it."""

@@ -56,6 +56,12 @@ class PartitionState:
         self.fetching: object | None = None
         """The fetch that is under way."""
         self.is_paused = False
+        self.is_withheld = False
+        """Nothing may be handed out: the partition is being revoked, or is not quite taken over yet."""
+        self.wants_committed = False
+        """The position is to be what the group has committed."""
+        self.held: int | None = None
+        """The offset of the first record that the caller got and may not have processed yet."""
         self.retry_at = 0.0
         self.failures = 0
         self.error: Exception | None = None
@@ -88,6 +94,7 @@ class PartitionState:
         self.position = self.fetch_offset = offset
         self.position_epoch = leader_epoch
         self.reset_to = None
+        self.wants_committed = False
         self.must_validate = False
 
     def reset(self, to: int) -> None:
@@ -96,6 +103,7 @@ class PartitionState:
         self.position = None
         self.position_epoch = -1
         self.reset_to = to
+        self.wants_committed = False
         self.must_validate = False
 
     def lose(self) -> None:
@@ -103,11 +111,13 @@ class PartitionState:
         self._drop()
         self.position = None
         self.reset_to = None
+        self.wants_committed = False
         self.must_validate = False
 
     def refetch(self) -> None:
         """Drop what is buffered, keep the position."""
         assert self.position is not None
+        self.position_epoch = self.last_epoch
         self._drop()
         self.fetch_offset = self.position
 
@@ -119,6 +129,14 @@ class PartitionState:
         self.error = None
         self.retry_at = 0.0
         self.failures = 0
+
+    @property
+    def last_epoch(self) -> int:
+        """The leader epoch of the record before the position, -1 where it is not known.
+
+        In the middle of a batch that is the batch's own, not that of the one before.
+        """
+        return self._open_epoch if self.index else self.position_epoch
 
     # --- Buffer --------------------------------------------------------------------------------
 
@@ -133,6 +151,7 @@ class PartitionState:
         return (
             self.position is not None
             and not self.is_paused
+            and not self.is_withheld
             and self.fetching is None
             and self.error is None
             and not self.must_validate
@@ -152,6 +171,7 @@ class PartitionState:
         """Whether a read would find something, an error included."""
         return self.error is not None or (
             not self.is_paused
+            and not self.is_withheld
             and (self.index < self._count or self._poison is not None or bool(self._chunks))
         )
 

@@ -443,7 +443,7 @@ def test_errors_without_remedy_are_raised() -> None:
         consumer.assign([T0])
         with pytest.raises(TopicAuthorizationFailedError):
             await consumer.getone()
-        with pytest.raises(errors.GroupsUnavailableError):
+        with pytest.raises(errors.NoGroupError):
             await consumer.seek_to_committed()
 
     scenario(story)
@@ -467,12 +467,16 @@ def test_positions_are_bounded_in_time() -> None:
 @pytest.mark.parametrize(
     ("options", "error"),
     [
-        ({"group_id": "g"}, errors.GroupsUnavailableError),
+        ({"group_id": ""}, ValueError),
+        ({"group_instance_id": "a"}, ValueError),
+        ({"group_id": "g", "heartbeat_interval_ms": 45_000}, ValueError),
+        ({"group_id": "g", "partition_assignment_strategy": ["fair"]}, ValueError),
+        ({"group_id": "g", "partition_assignment_strategy": []}, ValueError),
         ({"auto_offset_reset": "smallest"}, ValueError),
         ({"isolation_level": "serializable"}, ValueError),
         ({"max_poll_records": 0}, ValueError),
         ({"fetch_max_wait_ms": 30_000}, ValueError),
-        ({"enable_auto_commit": True}, TypeError),
+        ({"no_such_option": True}, TypeError),
     ],
 )
 def test_bad_options(options: dict[str, Any], error: type[Exception]) -> None:
