@@ -238,10 +238,10 @@ def console_consumer(
     formatter = Formatter.from_properties(formatting)
     properties = read_properties(config_file, consumer_property)
     arguments: dict[str, Any] = {
-        "bootstrap_servers": bootstrap_servers(bootstrap, properties),
         "client_id": "console-consumer",
         "auto_offset_reset": "latest",
         **client_arguments(properties, CONSUMER_PROPERTIES),
+        "bootstrap_servers": bootstrap_servers(bootstrap, properties),
     }
     if from_beginning:
         arguments["auto_offset_reset"] = "earliest"

@@ -258,7 +258,6 @@ def console_producer(
     reader = LineReader.from_properties(read_properties(None, reader_properties))
     properties = read_properties(config_file, producer_property)
     arguments: dict[str, Any] = {
-        "bootstrap_servers": bootstrap_servers(bootstrap, properties),
         "client_id": "console-producer",
         "acks": request_required_acks,
         "compression_type": compression_codec,
@@ -283,6 +282,7 @@ def console_producer(
     for name, value in client_arguments(properties, PRODUCER_PROPERTIES).items():
         if context.get_parameter_source(flags.get(name, name)) is not source:
             arguments[name] = value
+    arguments["bootstrap_servers"] = bootstrap_servers(bootstrap, properties)
     failed = run(_produce(arguments, topic, reader, sync=sync))
     if failed:
         raise Failed(f"{failed} records were not acknowledged")

@@ -80,8 +80,8 @@ def get_offsets(
         raise click.UsageError(str(error)) from error
     properties = read_properties(command_config)
     arguments = {
-        "bootstrap_servers": bootstrap_servers(bootstrap, properties),
         **client_arguments(properties, ADMIN_PROPERTIES),
+        "bootstrap_servers": bootstrap_servers(bootstrap, properties),
     }
     found = run(_offsets(arguments, rules, timestamp, exclude_internal_topics), prefix="Error occurred: ")
     if output == "json":

@@ -116,13 +116,13 @@ def _run(arguments: dict[str, Any], *, talkative: bool) -> None:
         raise click.UsageError("Command must include exactly one action: --list, --describe, --create")
     action = chosen[0]
     _check(action, arguments)
+    new_topic = _new_topic(arguments) if action == "create" else None
     properties = read_properties(arguments["command_config"])
     admin = {
-        "bootstrap_servers": bootstrap_servers(arguments["bootstrap"], properties),
         **client_arguments(properties, ADMIN_PROPERTIES),
+        "bootstrap_servers": bootstrap_servers(arguments["bootstrap"], properties),
     }
-    if action == "create":
-        new_topic = _new_topic(arguments)
+    if new_topic is not None:
         run(_create(admin, new_topic, arguments["if_not_exists"], arguments["output"]), prefix=PREFIX)
     else:
         try:

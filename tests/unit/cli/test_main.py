@@ -15,6 +15,13 @@ from kafkalite.cli.outcome import ExitCode
 from kafkalite.cli.place import cluster_directory, overrides_from
 
 
+@pytest.fixture(autouse=True)
+def _no_local_cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Whatever runs in this checkout, these tests see no cluster but their own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("kafkalite.cli.place.checkout", lambda: None)
+
+
 def run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str
 ) -> tuple[int, str, str]:
@@ -39,6 +46,7 @@ def test_every_command_has_help(name: str) -> None:
         (["clutser"], "Did you mean cluster?"),
         (["kafka-topics"], "exactly one action"),
         (["kafka-topics", "--list", "--create"], "exactly one action"),
+        (["kafka-topics", "--list"], "Missing required argument --bootstrap-server"),
         (["kafka-topics", "--create", "--bootstrap-server", "h:1"], "Missing required argument --topic"),
         (["kafka-topics", "--list", "--partitions", "3"], "--partitions can't be used with --list"),
         (["kafka-topics", "--delete", "--topic", "t"], "--delete: not in this version"),
