@@ -25,6 +25,7 @@ class Entry(NamedTuple):
 COMMANDS: Final[dict[str, Entry]] = {
     "broker": Entry("broker", "broker", "Run one broker in the foreground."),
     "cluster": Entry("cluster", "cluster", "Run a whole cluster on this machine."),
+    "compose": Entry("compose", "compose", "Run a cluster in containers, and break it."),
     "topics": Entry("topics", "topics", "Create, list and describe topics."),
     "console-producer": Entry("console_producer", "console_producer", "Send lines of stdin to a topic."),
     "console-consumer": Entry("console_consumer", "console_consumer", "Print the records of topics."),

@@ -28,6 +28,7 @@ EDGES = {
     "kafkalite/server/process.py": "a broker as a process: signals, the host's name, exit codes",
     "kafkalite/server/config/broker.py": "reads server.properties, before anything runs",
     "kafkalite/cluster/": "starts processes, waits for them, keeps its files",
+    "kafkalite/compose/": "drives the Docker engine, and asks the brokers in the containers",
     "kafkalite/torture/": "breaks real processes, disks and connections, and watches the clock",
     "kafkalite/cli/": "what people run: stdin, files, the terminal",
     "zk/session.py": "kazoo's threads and sockets end there",
