@@ -29,8 +29,15 @@ from kafkalite.client.admin import (
     TopicDescription,
 )
 from kafkalite.client.consumer import Consumer
+from kafkalite.client.group import RebalanceListener
 from kafkalite.client.producer import Producer
-from kafkalite.client.records import ConsumerRecord, OffsetAndTimestamp, RecordColumns, RecordMetadata
+from kafkalite.client.records import (
+    ConsumerRecord,
+    OffsetAndMetadata,
+    OffsetAndTimestamp,
+    RecordColumns,
+    RecordMetadata,
+)
 from kafkalite.common import TopicPartition
 
 __all__ = [
@@ -46,10 +53,12 @@ __all__ = [
     "Deliveries",
     "Delivery",
     "NewTopic",
+    "OffsetAndMetadata",
     "OffsetAndTimestamp",
     "OffsetSpec",
     "PartlySentError",
     "Producer",
+    "RebalanceListener",
     "RecordColumns",
     "RecordMetadata",
     "TopicDescription",

@@ -22,12 +22,13 @@ __all__ = [
     "ClientError",
     "ClientTimeoutError",
     "ClusterUnreachableError",
+    "CommitFailedError",
     "DeliveryTimeoutError",
     "DeserializationError",
     "ErrorCode",
-    "GroupsUnavailableError",
     "IllegalStateError",
     "LogTruncationError",
+    "NoGroupError",
     "NoOffsetForPartitionError",
 ]
 
@@ -48,10 +49,19 @@ class IllegalStateError(ClientError):
     """The call does not fit what was done before (a partition that is not assigned, for example)."""
 
 
-class GroupsUnavailableError(ClientError):
-    """A group was asked for; this version has no consumer groups."""
+class NoGroupError(IllegalStateError):
+    """The call is about a group's offsets, and the consumer has no `group_id`."""
 
-    code = ErrorCode.UNSUPPORTED_VERSION
+    code = ErrorCode.INVALID_GROUP_ID
+
+
+class CommitFailedError(ClientError):
+    """The offsets were not committed, and never will be: their partitions are no longer this member's.
+
+    Whoever owns them now begins at the last commit, so what was processed since then is processed again.
+    """
+
+    code = ErrorCode.ILLEGAL_GENERATION
 
 
 class ClientTimeoutError(ClientError, TimeoutError):
