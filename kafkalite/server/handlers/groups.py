@@ -33,7 +33,7 @@ from kafkalite.protocol.offset_delete import OffsetDeleteRequest, OffsetDeleteRe
 from kafkalite.protocol.offset_fetch import OffsetFetchRequest, OffsetFetchResponse
 from kafkalite.protocol.sync_group import SyncGroupRequest, SyncGroupResponse
 from kafkalite.replication.edges import LeaderUnavailable
-from kafkalite.server.application import Application, RequestContext, Unavailable
+from kafkalite.server.application import Application, RequestContext
 from kafkalite.server.channels import BrokerToBroker
 from kafkalite.server.config import BrokerConfig
 from kafkalite.server.metadata_cache import MetadataCache
@@ -118,8 +118,6 @@ class GroupApis:
     async def find_coordinator(
         self, request: FindCoordinatorRequest, context: RequestContext
     ) -> FindCoordinatorResponse:
-        if not self._metadata.is_told:
-            raise Unavailable("the controller has not told this broker about the cluster yet")
         return FindCoordinatorResponse(
             coordinators=[
                 await self._locate(request.key_type, key, context.listener)
@@ -129,6 +127,11 @@ class GroupApis:
 
     async def _locate(self, key_type: int, key: str, listener: str) -> FindCoordinatorResponseCoordinator:
         try:
+            if not self._metadata.is_told:
+                # Not known here is not the same as not there: nothing is created on this account.
+                raise CoordinatorNotAvailableError(
+                    "the controller has not told this broker about the cluster yet"
+                )
             if key_type == TRANSACTION:
                 raise CoordinatorNotAvailableError("this version has no transactions")
             if key_type != GROUP:
