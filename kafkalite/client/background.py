@@ -23,7 +23,8 @@ class Background:
         self._stopping = asyncio.Event()
 
     async def start(self) -> None:
-        """Begin to take tasks."""
+        """Begin to take tasks; after a :meth:`stop` (a start that failed, say) once more."""
+        self._stopping.clear()
         ready = asyncio.get_running_loop().create_future()
         self._main = asyncio.get_running_loop().create_task(self._run(ready), name=self._name)
         await ready

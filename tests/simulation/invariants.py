@@ -72,6 +72,7 @@ class Invariants:
         self._cluster = cluster
         self._may_lose = may_lose
         self._turns = 0
+        self._failure: str | None = None
         self._leaders: dict[tuple[TopicPartition, int], Process] = {}
         self._controllers: dict[int, str] = {}
         self._registered: dict[Process, int] = {}
@@ -180,6 +181,8 @@ class Invariants:
 
     def check(self) -> None:
         """Look at everything, every few turns."""
+        if self._failure is not None:
+            raise InvariantBroken(self._failure)
         self._turns += 1
         if self._turns % EVERY == 0:
             self.check_now()
@@ -292,7 +295,10 @@ class Invariants:
             look.segment, look.position = later[0], 0
 
     def _broken(self, what: str) -> None:
-        raise InvariantBroken(f"{self._cluster.loop.time():.3f}: {what}")
+        """Stop here; where the code under test would swallow that, after the present turn."""
+        if self._failure is None:
+            self._failure = f"{self._cluster.loop.time():.3f}: {what}"
+        raise InvariantBroken(self._failure)
 
 
 def _partition_of(path: str) -> TopicPartition:

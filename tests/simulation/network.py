@@ -184,8 +184,14 @@ class _Connection:
                 exchange.answer.set_result(reply)
 
     def _closed_by_asker(self) -> None:
+        """The server notices after it has begun with what came before, also where it stood still."""
+        if self.server is not None and self.server.process.is_alive:
+            loop = asyncio.get_running_loop()
+            loop.call_later(0.0001, self._give_up, context=self.server.process.context())
+
+    def _give_up(self) -> None:
         self._queue.clear()
-        if self._handling is not None and self.server is not None and self.server.process.is_alive:
+        if self._handling is not None:
             self._handling.cancel()
 
     def reset(self, *, is_silent: bool = False) -> None:
