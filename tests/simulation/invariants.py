@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 from kafkalite.common import LeaderAndIsr, TopicPartition
 from kafkalite.journal import Event
-from kafkalite.protocol.errors import ErrorCode
+from kafkalite.protocol.errors import BrokerError, ErrorCode
 from kafkalite.protocol.produce import ProduceRequest, ProduceResponse
 from kafkalite.protocol.record_batch import BatchHeader
 from kafkalite.replication.partition import Role
@@ -269,7 +270,13 @@ class Invariants:
         while True:
             data = node.disk.peek(f"{folder}/{look.segment:020d}.log")
             while look.position + HEADER_BYTES <= len(data):
-                header = BatchHeader.parse(data, look.position)
+                try:
+                    header = BatchHeader.parse(data, look.position)
+                except BrokerError as error:
+                    self._broken(
+                        f"{partition}: no batch below the high watermark {high_watermark} of {node.name}, "
+                        f"at byte {look.position} of segment {look.segment}: {error}"
+                    )
                 if header.base_offset >= high_watermark:
                     break
                 last = header.base_offset + header.last_offset_delta
@@ -294,7 +301,7 @@ class Invariants:
                 return
             look.segment, look.position = later[0], 0
 
-    def _broken(self, what: str) -> None:
+    def _broken(self, what: str) -> NoReturn:
         """Stop here; where the code under test would swallow that, after the present turn."""
         if self._failure is None:
             self._failure = f"{self._cluster.loop.time():.3f}: {what}"

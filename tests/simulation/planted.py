@@ -52,17 +52,21 @@ class Bug:
     name: str
     plant: Plant
     profile: Profile
+    shows_at_once: bool
+    """Within a seed or two; the others take more of them."""
 
 
 BUGS: list[Bug] = []
 
 
-def bug(name: str, faults: dict[str, float], **profile: Any) -> Callable[[Plant], Plant]:
+def bug(
+    name: str, faults: dict[str, float], *, at_once: bool = False, **profile: Any
+) -> Callable[[Plant], Plant]:
     """Register a bug with the profile that stresses it."""
 
     def register(plant: Plant) -> Plant:
         settings = {"pause_s": 4.0, "brokers": (3,), **profile}
-        BUGS.append(Bug(name, plant, Profile(f"planted: {name}", faults, **settings)))
+        BUGS.append(Bug(name, plant, Profile(f"planted: {name}", faults, **settings), at_once))
         return plant
 
     return register
@@ -85,7 +89,7 @@ def _skip_epoch_check() -> contextlib.AbstractContextManager[None]:
     return _patched((Partition, "check_leader", check_leader))
 
 
-@bug("advance the high watermark one too far", RESTARTS)
+@bug("advance the high watermark one too far", RESTARTS, at_once=True)
 def _high_watermark_too_far() -> contextlib.AbstractContextManager[None]:
     rule = Partition.next_high_watermark
 
@@ -96,7 +100,7 @@ def _high_watermark_too_far() -> contextlib.AbstractContextManager[None]:
     return _patched((Partition, "next_high_watermark", next_high_watermark))
 
 
-@bug("truncate to the high watermark instead of by epoch", {**RESTARTS, **CUTS})
+@bug("truncate to the high watermark instead of by epoch", {**RESTARTS, **CUTS}, at_once=True)
 def _truncate_to_high_watermark() -> contextlib.AbstractContextManager[None]:
     become = ReplicaManager._become_follower
 
@@ -110,7 +114,7 @@ def _truncate_to_high_watermark() -> contextlib.AbstractContextManager[None]:
     )
 
 
-@bug("acknowledge before the ISR has it", {**RESTARTS, **CUTS})
+@bug("acknowledge before the ISR has it", {**RESTARTS, **CUTS}, at_once=True)
 def _acknowledge_early() -> contextlib.AbstractContextManager[None]:
     return _patched(
         (Appended, "is_settled", lambda self: True),
@@ -172,7 +176,7 @@ def _join_too_early() -> contextlib.AbstractContextManager[None]:
     return _patched((Partition, "propose_expansion", propose_expansion))
 
 
-@bug("reuse a leader epoch", RESTARTS)
+@bug("reuse a leader epoch", RESTARTS, at_once=True)
 def _reuse_leader_epoch() -> contextlib.AbstractContextManager[None]:
     rule = election.decided
 
