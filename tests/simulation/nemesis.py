@@ -11,6 +11,9 @@ import errno
 import random
 from collections.abc import Awaitable, Callable, Mapping
 
+from zk import paths
+from zk.client import ConnectionLoss, NoNode
+
 from .cluster import Cluster, Node
 
 
@@ -64,6 +67,7 @@ class Nemesis:
             "lost reply": self.lose_reply,
             "lost request": self.lose_request,
             "slow zookeeper": self.slow_zookeeper,
+            "controller deposed": self.depose_controller,
             "ensemble away": self.ensemble_away,
             "slow links": self.slow_links,
             "slow disk": self.slow_disk,
@@ -361,6 +365,17 @@ class Nemesis:
             self._cluster.note(f"{node.name} and zookeeper are {session.lag_s} s apart")
             await asyncio.sleep(self._time(1, 30))
             session.lag_s = 0.0
+
+    async def depose_controller(self) -> None:
+        """An operator deletes /controller, as is done to force an election: two rule for a while."""
+        try:
+            operator = await self._cluster.zookeeper.connect(60_000)
+            await operator.delete(paths.CONTROLLER)
+            self._count("controller deposed")
+            self._cluster.note("an operator deletes /controller")
+            await operator.close()
+        except (NoNode, ConnectionLoss):
+            pass  # There is none to depose at the moment, or nobody to ask.
 
     async def ensemble_away(self) -> None:
         self._count("ensemble away")

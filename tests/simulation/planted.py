@@ -140,7 +140,7 @@ def _ignore_broker_epoch() -> contextlib.AbstractContextManager[None]:
     return _patched((ReplicaManager, "check_controller", check_controller), (Partition, "follower", follower))
 
 
-@bug("keep serving after the session is gone", SESSIONS)
+@bug("keep serving after the session is gone", SESSIONS, at_once=True)
 def _serve_without_session() -> contextlib.AbstractContextManager[None]:
     return _patched(
         (Partition, "freeze", lambda self: None),
@@ -149,20 +149,20 @@ def _serve_without_session() -> contextlib.AbstractContextManager[None]:
     )
 
 
-@bug("acknowledge without the lease", SESSIONS)
+@bug("acknowledge without the lease", SESSIONS, at_once=True)
 def _acknowledge_without_lease() -> contextlib.AbstractContextManager[None]:
     return _patched((Hosting, "may_acknowledge_alone", lambda self, replica: not replica.partition.is_frozen))
 
 
-@bug("forget the /controller_epoch check", {**SESSIONS, "pause of the controller": 15, "slow zookeeper": 6})
+@bug("forget the /controller_epoch check", {**RESTARTS, "controller deposed": 12, "slow zookeeper": 12})
 def _forget_controller_epoch() -> contextlib.AbstractContextManager[None]:
     async def write(self: FencedStore, operations: Sequence[Op]) -> list[OpResult]:
         return await Store.write(self, operations)
 
-    return _patched((FencedStore, "write", write), (Lease, "is_held", lambda self, now: True))
+    return _patched((FencedStore, "write", write))
 
 
-@bug("count a replica into the ISR too early", {**RESTARTS, **CUTS})
+@bug("count a replica into the ISR too early", {**RESTARTS, **CUTS}, at_once=True)
 def _join_too_early() -> contextlib.AbstractContextManager[None]:
     rule = Partition.propose_expansion
 

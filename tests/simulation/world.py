@@ -50,6 +50,7 @@ ZOOKEEPER: Final[Mapping[str, float]] = {
     "lost reply": 3,
     "lost request": 1,
     "slow zookeeper": 2,
+    "controller deposed": 1.5,
     "ensemble away": 1,
 }
 MACHINES: Final[Mapping[str, float]] = {"slow disk": 1, "disk error": 1.5, "clock jump": 1}
