@@ -6,7 +6,7 @@ did it take. All of it is read from events and their causes; nothing is measured
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -84,7 +84,8 @@ class Answer:
 def tell(history: History, *, since: int, before: View, after: View, silent: Iterable[int] = ()) -> Answer:
     """Read off ``history`` what happened from ``since`` (wall clock, ms) on."""
     events = [event for event in history.events if event.time >= since]
-    moves = tuple(_moves(history, events, since))
+    led = {part.name: part.leader for parts in before.partitions.values() for part in parts}
+    moves = tuple(_moves(history, events, since, led))
     told = tuple(event for event in events if event.type in _TOLD)
     times = [event.time for event in told] + [since + move.at_ms for move in moves]
     return Answer(
@@ -125,15 +126,23 @@ def text(answer: Answer) -> str:
     return "\n".join([f"The cluster's answer, {words.seconds(answer.took_ms)}:", *written])
 
 
-def _moves(history: History, events: Iterable[Event], since: int) -> Iterable[Move]:
+def _moves(history: History, events: Iterable[Event], since: int, led: Mapping[str, int]) -> Iterable[Move]:
+    """The moves of leaders, each from the one before; ``led``: who led at ``since``.
+
+    The event's own word for it is not enough: it is none where the controller had first noted that the
+    old leader is gone.
+    """
+    leaders = dict(led)
     for event in events:
         if event.type != "LeaderElected":
             continue
-        before, after = event.facts.get("old_leader", -1), event.facts["leader"]
+        partition, after = f"{event.topic}-{event.partition}", event.facts["leader"]
+        before = leaders.get(partition, -1)
+        leaders[partition] = after
         if before == after:
             continue  # The same leader in a new epoch.
         yield Move(
-            partition=f"{event.topic}-{event.partition}",
+            partition=partition,
             before=before,
             after=after,
             leader_epoch=event.facts["leader_epoch"],

@@ -194,6 +194,13 @@ def in_force(project: Project, service: Service) -> list[str]:
     return found
 
 
+def is_well(service: Service) -> bool:
+    """Run the container's own health check now; Docker's word on it may be some seconds old."""
+    kind, *command = service.container.attrs["Config"]["Healthcheck"]["Test"]
+    assert kind == "CMD", f"a health check that needs a shell: {kind}"
+    return bool(service.container.exec_run(command).exit_code == 0)
+
+
 def reaches(service: Service, address: str, port: int, *, timeout_s: float = 1.0) -> bool:
     """Tell whether a connection from within the container to ``address`` succeeds."""
     code, _ = service.container.exec_run(

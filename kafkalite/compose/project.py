@@ -86,6 +86,14 @@ class Service:
                 return int(binding["HostPort"])
         return None
 
+    def setting(self, variable: str) -> str | None:
+        """An environment variable that the container was made with."""
+        for line in self.container.attrs["Config"]["Env"] or ():
+            name, _, value = str(line).partition("=")
+            if name == variable:
+                return value
+        return None
+
     @property
     def cpus(self) -> float:
         """Its share of CPU while nothing is broken."""

@@ -20,6 +20,8 @@ from kafkalite.compose.view import View, look, now_ms, read_history
 
 _POLL_S: Final = 0.3
 _MOST_BROKERS: Final = 5
+_CHECK_S: Final = 3.0
+"""For a leader to write what it decided, and for us to see it."""
 
 
 class Unanswered(Exception):
@@ -207,12 +209,16 @@ class Verbs:
             )
 
         self._wait(has_answered, "the other brokers to take over")
-        return self._tell(what, proofs, since, before)
+        return self._tell(what, proofs, since, before, lost)
 
     def _lagging(
         self, what: str, proofs: Sequence[str], since: int, before: View, cut: Sequence[int]
     ) -> Deed:
-        """Wait until the ISRs of what other brokers lead are without ``cut``."""
+        """Wait until the ISRs of what other brokers lead are without ``cut``.
+
+        A follower that has all there is stays in the ISR however long it is away; so after the time
+        within which a lagging one is noticed, what is not written to is taken for answered.
+        """
 
         def has_answered() -> bool:
             others = [id for id in self._running_brokers() if id not in cut]
@@ -221,11 +227,20 @@ class Verbs:
                 not set(part.isr) & set(cut) for part in parts if part.leader in others
             )
 
-        self._wait(has_answered, "the leaders to shrink their ISRs (replica.lag.time.max.ms)")
-        return self._tell(what, proofs, since, before)
+        try:
+            self._wait(has_answered, "", at_most_s=1.5 * self._lag_s() + _CHECK_S)
+        except Unanswered:
+            proofs = [*proofs, "a replica stays in the ISR of a partition that nobody writes to"]
+        return self._tell(what, proofs, since, before, cut)
+
+    def _lag_s(self) -> float:
+        """`replica.lag.time.max.ms`, in seconds. Leaders look every half of it."""
+        settings = [one.setting("KAFKALITE_REPLICA_LAG_TIME_MAX_MS") for one in self._project.brokers()]
+        return max(int(one or 30_000) for one in settings) / 1000
 
     def _mended(self, what: str, proofs: Sequence[str], since: int, before: View) -> Deed:
         self._wait(self._is_whole, "every broker to serve and every partition to be whole")
+        self._wait(self._ensemble_is_well, "every ZooKeeper to serve")
         return self._tell(what, proofs, since, before)
 
     def _is_whole(self) -> bool:
@@ -240,16 +255,27 @@ class Verbs:
             and not view.broken
         )
 
-    def _tell(self, what: str, proofs: Sequence[str], since: int, before: View) -> Deed:
+    def _ensemble_is_well(self) -> bool:
+        return all(
+            faults.is_well(one)
+            for one in self._project.services()
+            if one.kind == "zookeeper" and one.status == "running"
+        )
+
+    def _tell(
+        self, what: str, proofs: Sequence[str], since: int, before: View, apart: Sequence[int] = ()
+    ) -> Deed:
+        """Read the journals. What brokers ``apart`` believe of the cluster as it is now does not count."""
         brokers = self._project.brokers()
-        after = self._view()
-        silent = [one.id for one in brokers if one.id not in after.answering]
-        heard = [one for one in brokers if one.id in after.answering]
+        view = self._view()
+        silent = [one.id for one in brokers if one.id not in view.answering]
+        heard = [one for one in brokers if one.id in view.answering]
+        after = view.of([id for id in view.answering if id not in apart])
         answer = tell(read_history(heard), since=since, before=before, after=after, silent=silent)
         return Deed(what, tuple(proofs), answer)
 
-    def _wait(self, condition: Callable[[], bool], what: str) -> None:
-        deadline = time.monotonic() + self._timeout_s
+    def _wait(self, condition: Callable[[], bool], what: str, *, at_most_s: float | None = None) -> None:
+        deadline = time.monotonic() + min(self._timeout_s, at_most_s or self._timeout_s)
         while not condition():
             if time.monotonic() > deadline:
                 raise Unanswered(f"timed out after {self._timeout_s:g} s, waiting for {what}")
