@@ -41,7 +41,7 @@ Plant = Callable[[], contextlib.AbstractContextManager[None]]
 def _patched(*patches: tuple[Any, str, Any]) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for target, name, value in patches:
-            stack.enter_context(mock.patch.object(target, name, value))
+            stack.enter_context(mock.patch.object(target, name, value, create=isinstance(value, property)))
         yield
 
 
