@@ -34,11 +34,15 @@ COMMANDS: Final[dict[str, Entry]] = {
     "why": Entry("why", "why", "Say why a partition is as it is."),
     "torture": Entry("torture", "torture", "Break a cluster at random, and check that it keeps its word."),
     "quickstart": Entry("quickstart", "quickstart", "A cluster, and a real file through it."),
+    "perf": Entry("perf", "perf", "Measure producing, consuming and latency."),
     "bench": Entry("bench", "bench", "Measure producing and consuming."),
     # The scripts' names: Kafka's own output where `kafkalite` itself has a more talkative one.
     "kafka-topics": Entry("topics", "kafka_topics", "kafka-topics, as Kafka has it.", hidden=True),
     "kafka-console-producer": Entry("console_producer", "console_producer", "", hidden=True),
     "kafka-console-consumer": Entry("console_consumer", "console_consumer", "", hidden=True),
+    "kafka-producer-perf-test": Entry("perf", "producer", "", hidden=True),
+    "kafka-consumer-perf-test": Entry("perf", "consumer", "", hidden=True),
+    "kafka-e2e-latency": Entry("perf", "end_to_end_latency", "", hidden=True),
     "bench-worker": Entry("bench", "worker", "", hidden=True),
     "kafka-get-offsets": Entry("get_offsets", "get_offsets", "", hidden=True),
 }

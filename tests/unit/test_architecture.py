@@ -27,9 +27,11 @@ EDGES = {
     "kafkalite/server/malloc.py": "tunes this process's allocator",
     "kafkalite/server/process.py": "a broker as a process: signals, the host's name, exit codes",
     "kafkalite/server/config/broker.py": "reads server.properties, before anything runs",
+    "kafkalite/server/config/jaas.py": "reads the JAAS file with ZooKeeper's credentials, likewise",
     "kafkalite/cluster/": "starts processes, waits for them, keeps its files",
     "kafkalite/compose/": "drives the Docker engine, and asks the brokers in the containers",
     "kafkalite/torture/": "breaks real processes, disks and connections, and watches the clock",
+    "kafkalite/perf/": "measures: clocks, processes, the machine",
     "kafkalite/cli/": "what people run: stdin, files, the terminal",
     "zk/session.py": "kazoo's threads and sockets end there",
 }

@@ -1,0 +1,100 @@
+"""What `kafka-consumer-perf-test` measures: how fast records are read."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from kafkalite.client.consumer import Consumer
+from kafkalite.common import TopicPartition
+
+_MOST_AT_ONCE: Final = 100_000
+
+
+class Consumed(msgspec.Struct, frozen=True):
+    """What came of a run, or of a stretch of it."""
+
+    records: int
+    bytes: int
+    """Of keys and values."""
+    seconds: float
+    began: float
+    """Monotonic seconds of this machine."""
+    ended: float
+    cpu_s: float
+    """Of this process."""
+    join_s: float
+    """From the start to the first answer: finding partitions and positions."""
+
+
+class WrongCount(Exception):
+    """The records read are not those between the positions before and after."""
+
+
+async def consume(
+    consumer: Consumer,
+    records: int,
+    *,
+    timeout_s: float,
+    columns: bool = True,
+    tell: Callable[[Consumed], None] = lambda so_far: None,
+    report_every_s: float = 5.0,
+) -> Consumed:
+    """Read ``records`` records, or until none came for ``timeout_s``.
+
+    As columns, or (``columns`` False) as objects. Each batch's checksum is checked by ``consumer``;
+    that nothing was left out or repeated is checked here. Raises WrongCount.
+    """
+    count = size = 0
+    first: dict[TopicPartition, int] = {}
+    clock = time.perf_counter
+    cpu = time.process_time()
+    began_monotonic = time.monotonic()
+    began = last_found = last_told = clock()
+    joined = None
+
+    def so_far(now: float) -> Consumed:
+        return Consumed(
+            records=count,
+            bytes=size,
+            seconds=now - began,
+            began=began_monotonic,
+            ended=began_monotonic + now - began,
+            cpu_s=time.process_time() - cpu,
+            join_s=(joined if joined is not None else now) - began,
+        )
+
+    while count < records:
+        now = clock()
+        if now - last_told >= report_every_s:
+            tell(so_far(now))
+            last_told = now
+        most = min(_MOST_AT_ONCE, records - count)
+        before = count
+        if columns:
+            for tp, part in (await consumer.getcolumns(timeout_ms=100, max_records=most)).items():
+                first.setdefault(tp, part.offsets[0])
+                count += len(part)
+                size += sum(map(len, filter(None, part.values)))
+                if part.keys is not None:
+                    size += sum(map(len, filter(None, part.keys)))
+        else:
+            for tp, found in (await consumer.getmany(timeout_ms=100, max_records=most)).items():
+                first.setdefault(tp, found[0].offset)
+                count += len(found)
+                for record in found:
+                    size += len(record.value or b"") + len(record.key or b"")
+        if count > before:
+            last_found = clock()
+            if joined is None:
+                joined = last_found
+        elif clock() - last_found > timeout_s:
+            break
+    done = so_far(last_found if count else clock())
+    read = sum([await consumer.position(tp) - offset for tp, offset in first.items()])
+    if read < count:  # More offsets than records there may be: compaction takes records out.
+        raise WrongCount(f"{count} records were read, but the positions moved by {read}")
+    return done
