@@ -484,7 +484,9 @@ class GroupCoordinator:
             return _refused_commit(request, error)
         plan = served.shard.commit(request, is_known=self._is_known, now=self._now())
         response = await self._carry_out_plan(served, plan)
-        self.commits_total += len(plan.records)
+        self.commits_total += sum(
+            part.error_code == ErrorCode.NONE for topic in response.topics for part in topic.partitions
+        )
         return response
 
     async def fetch_offsets(self, request: OffsetFetchRequest) -> OffsetFetchResponse:

@@ -18,6 +18,7 @@ import logging
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from controller.config import ControllerConfig
@@ -33,6 +34,7 @@ from kafkalite.common import (
     Uuid,
     new_uuid,
 )
+from kafkalite.coordinator.group.state import GroupState
 from kafkalite.coordinator.runtime import GroupCoordinator
 from kafkalite.edge import Clock, ConnectionFailed, Listening, Network, Offload, Transport
 from kafkalite.journal import Journal
@@ -43,7 +45,7 @@ from kafkalite.protocol.controlled_shutdown import ControlledShutdownRequest
 from kafkalite.protocol.errors import BrokerError, ErrorCode
 from kafkalite.replication.edges import LeaderUnavailable, ReplicationConfig
 from kafkalite.replication.manager import ReplicaManager
-from kafkalite.server import meta_properties
+from kafkalite.server import group_metrics, meta_properties
 from kafkalite.server.application import Application, BrokerState
 from kafkalite.server.channels import BrokerToBroker, ControllerToBroker
 from kafkalite.server.config import BrokerConfig
@@ -608,4 +610,19 @@ class Broker:
         metrics.gauge("TotalQueueSize", lambda: controller.total_queue_size)
         metrics.gauge("OfflineLogDirectoryCount", lambda: len(self.logs.offline_dirs))
         metrics.gauge("PurgatorySize", lambda: replicas.delayed_requests)
+        groups = self.groups
+        metrics.gauge("NumOffsets", lambda: groups.offset_count)
+        metrics.gauge("NumGroups", lambda: sum(groups.count_groups().values()))
+        for state in (
+            GroupState.EMPTY,
+            GroupState.PREPARING_REBALANCE,
+            GroupState.COMPLETING_REBALANCE,
+            GroupState.STABLE,
+        ):
+            metrics.gauge(f"NumGroups{state.value}", partial(_count_groups, groups, state))
+        metrics.families(lambda: group_metrics.families(groups))
         metrics.gauge("ZooKeeperSessionConnected", lambda: self.membership.state is MemberState.CONNECTED)
+
+
+def _count_groups(groups: GroupCoordinator, state: GroupState) -> int:
+    return groups.count_groups()[state]

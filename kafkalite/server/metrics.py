@@ -13,7 +13,7 @@ read through callbacks at that moment, so that a gauge can never be stale. There
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
@@ -88,6 +88,16 @@ _GAUGES = {
     "PurgatorySize": MBean(
         "kafka.server", "DelayedOperationPurgatory", "Produce and fetch requests that wait"
     ),
+    "NumOffsets": MBean("kafka.server", "GroupMetadataManager", "Committed offsets coordinated here"),
+    "NumGroups": MBean("kafka.server", "GroupMetadataManager", "Groups coordinated here"),
+    "NumGroupsPreparingRebalance": MBean(
+        "kafka.server", "GroupMetadataManager", "Groups that collect joins for a generation"
+    ),
+    "NumGroupsCompletingRebalance": MBean(
+        "kafka.server", "GroupMetadataManager", "Groups that wait for their leader's assignment"
+    ),
+    "NumGroupsStable": MBean("kafka.server", "GroupMetadataManager", "Groups that have their assignment"),
+    "NumGroupsEmpty": MBean("kafka.server", "GroupMetadataManager", "Groups without members"),
     "ZooKeeperSessionConnected": MBean(
         "kafkalite", "Broker", "1 while the ZooKeeper session is connected, else 0"
     ),
@@ -129,6 +139,7 @@ class BrokerMetrics(Collector):
         brokers share one)."""
         self._gauges: dict[str, Callable[[], float]] = {}
         self._read_topics: Callable[[], Mapping[str, TopicCounters]] = dict
+        self._families: list[Callable[[], Iterable[Metric]]] = []
         self._times: dict[str, _Times] = {}
         self._errors: dict[tuple[str, str], int] = {}
         self._events: dict[str, int] = {}
@@ -162,6 +173,10 @@ class BrokerMetrics(Collector):
         """Read what went in and out of each topic by calling ``read`` at each scrape."""
         self._read_topics = read
 
+    def families(self, read: Callable[[], Iterable[Metric]]) -> None:
+        """Add what ``read`` returns at each scrape: for parts whose metrics have labels of their own."""
+        self._families.append(read)
+
     def journal_event(self, event: Event) -> None:
         """Count ``event`` by its type; to be subscribed to the journal."""
         self._events[event.type] = self._events.get(event.type, 0) + 1
@@ -181,6 +196,8 @@ class BrokerMetrics(Collector):
             yield family
         yield from self._collect_topics()
         yield from self._collect_requests()
+        for read_families in self._families:
+            yield from read_families()
         events = CounterMetricFamily(
             "kafkalite_journal_events", "Events of the journal by type", labels=["type"]
         )

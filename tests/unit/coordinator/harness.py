@@ -282,7 +282,7 @@ def join_request(
     *,
     instance: str | None = None,
     protocol: str | None = "range",
-    metadata: str | None = "",
+    metadata: bytes | str = b"",
     protocol_type: str | None = "consumer",
     session_timeout_ms: int = 10_000,
     rebalance_timeout_ms: int = 20_000,
@@ -297,7 +297,9 @@ def join_request(
         group_instance_id=instance,
         protocol_type=protocol_type or "",
         protocols=[
-            JoinGroupProtocol(name=name, metadata=(metadata or "").encode())
+            JoinGroupProtocol(
+                name=name, metadata=metadata.encode() if isinstance(metadata, str) else metadata
+            )
             for name in (protocol or "").split(",")
             if name
         ],
