@@ -84,6 +84,11 @@ def _no_leader_elected(event: Event, facts: Mapping[str, Any]) -> str:
     isr = facts.get("isr") or []
     if not isr:
         return f"controller {event.broker} found no leader: {facts.get('reason', 'no replica is live')}"
+    if facts.get("strategy") == "controlled shutdown":
+        return (
+            f"controller {event.broker} found nobody in the ISR {ids(isr)} to take over from the broker "
+            "that stops"
+        )
     live = set(facts.get("live_brokers", []))
     others = [one for one in facts.get("replicas", []) if one in live and one not in isr]
     text = (

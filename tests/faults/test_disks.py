@@ -54,7 +54,7 @@ async def _verified(cluster: FaultCluster, workload: Workload) -> None:
         ("flipped byte", "leader"),
         pytest.param("flipped byte", "follower", marks=pytest.mark.soak),
         pytest.param("index deleted", "leader", marks=pytest.mark.soak),
-        ("index deleted", "follower"),
+        pytest.param("index deleted", "follower", marks=pytest.mark.soak),
     ],
 )
 async def test_what_a_power_cut_leaves_of_one_replica(cluster: FaultCluster, way: str, role: str) -> None:

@@ -131,7 +131,7 @@ async def test_everything_killed_at_once_and_started_again(cluster: FaultCluster
     await _verified(cluster, workload)
 
 
-@pytest.mark.parametrize("way", ["kill", "pause"])
+@pytest.mark.parametrize("way", ["kill", pytest.param("pause", marks=pytest.mark.soak)])
 async def test_zookeepers_leader_and_a_follower(cluster: FaultCluster, way: str) -> None:
     topic = await cluster.create_topic()
     async with Workload(cluster.bootstrap_servers, topic, 3).running() as workload:

@@ -36,12 +36,14 @@ class Workload:
     """Records that the producer gave up on: they may be in the log or not."""
     sent: int = 0
     progress: asyncio.Event = field(default_factory=asyncio.Event)
+    writer: asyncio.Task[None] | None = None
 
     @asynccontextmanager
     async def running(self, **options: Any) -> AsyncIterator[Workload]:
         """Write until the block ends, then wait for every answer."""
         stop = asyncio.Event()
-        writer = asyncio.create_task(self._write(stop, options))
+        self.writer = writer = asyncio.create_task(self._write(stop, options))
+        writer.add_done_callback(lambda _: self.progress.set())
         try:
             yield self
         finally:
@@ -53,6 +55,8 @@ class Workload:
         goal = len(self.acknowledged) + count
         async with asyncio.timeout(within_s):
             while len(self.acknowledged) < goal:
+                if self.writer is not None and self.writer.done():
+                    self.writer.result()  # Raises what ended it, instead of waiting for what cannot come.
                 self.progress.clear()
                 await self.progress.wait()
 
