@@ -285,9 +285,9 @@ class Broker:
         )
         producer_ids = ProducerIds(broker_id, self._peers, lambda: self.membership.epoch)
         DataApis(self.replicas, producer_ids).register(self.application)
-        OrderApis(self.replicas, self.metadata, self.topic_configs, self.membership).register(
-            self.application
-        )
+        OrderApis(
+            self.replicas, self.metadata, self.topic_configs, self.membership, self.groups.topics_deleted
+        ).register(self.application)
         ControlApis(self.controller).register(self.application)
         GroupApis(self.groups, self.metadata).register(self.application)
         DescribeApis(broker_id, config, self.metadata, self.topic_configs, self._peers).register(

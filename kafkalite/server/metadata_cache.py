@@ -48,8 +48,12 @@ class MetadataCache:
         self._topic_ids: dict[str, Uuid] = {}
         self._names: dict[Uuid, str] = {}
 
-    def update(self, request: UpdateMetadataRequest) -> None:
-        """Take over what the controller says. Fencing is the caller's."""
+    def update(self, request: UpdateMetadataRequest) -> frozenset[str]:
+        """Take over what the controller says; returns the topics that are no more (deleted).
+
+        Fencing is the caller's.
+        """
+        gone = set()
         self.is_told = True
         self.controller_id = BrokerId(request.controller_id)
         self._brokers = {
@@ -72,10 +76,12 @@ class MetadataCache:
                     partitions[state.partition_index] = state
             if not partitions:
                 self._forget(topic.topic_name)
+                gone.add(topic.topic_name)
             elif topic.topic_id != ZERO_UUID:
                 self._forget_id(topic.topic_name)
                 self._topic_ids[topic.topic_name] = topic.topic_id
                 self._names[topic.topic_id] = topic.topic_name
+        return frozenset(gone)
 
     def _forget(self, topic: str) -> None:
         self._forget_id(topic)

@@ -7,6 +7,8 @@ replica manager keeps the epochs.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from kafkalite.common import TopicPartition
 from kafkalite.protocol.errors import ErrorCode
 from kafkalite.protocol.leader_and_isr import LeaderAndIsrRequest, LeaderAndIsrResponse
@@ -32,11 +34,14 @@ class OrderApis:
         metadata: MetadataCache,
         topic_configs: TopicConfigs,
         membership: Membership,
+        on_topics_deleted: Callable[[frozenset[str]], None],
     ) -> None:
+        """``on_topics_deleted`` is told of the topics that the controller says are no more."""
         self._replicas = replicas
         self._metadata = metadata
         self._topic_configs = topic_configs
         self._membership = membership
+        self._on_topics_deleted = on_topics_deleted
 
     def register(self, application: Application) -> None:
         application.register("leader_and_isr", self.leader_and_isr)
@@ -85,5 +90,7 @@ class OrderApis:
         except NotRegistered as refused:
             raise Unavailable(str(refused)) from None
         if error is ErrorCode.NONE:
-            self._metadata.update(request)
+            gone = self._metadata.update(request)
+            if gone:
+                self._on_topics_deleted(gone)
         return UpdateMetadataResponse(error_code=error)

@@ -41,9 +41,9 @@ def partition(index: int, leader: int, *, epoch: int = 0) -> UpdateMetadataParti
 
 def update(
     cache: MetadataCache, *brokers: UpdateMetadataLiveBroker, t: list[UpdateMetadataPartition] | None = None
-) -> None:
+) -> frozenset[str]:
     topics = [] if t is None else [UpdateMetadataTopic(topic_name="t", topic_id=TOPIC_ID, partition_states=t)]
-    cache.update(
+    return cache.update(
         UpdateMetadataRequest(
             controller_id=1, controller_epoch=1, topic_states=topics, live_brokers=list(brokers)
         )
@@ -74,9 +74,9 @@ def test_brokers_are_replaced_and_partitions_merged() -> None:
 def test_a_leader_of_minus_2_removes_the_partition_and_the_last_one_the_topic() -> None:
     cache = new_cache()
     update(cache, broker(1), t=[partition(0, 1), partition(1, 1)])
-    update(cache, broker(1), t=[partition(0, -2)])
+    assert update(cache, broker(1), t=[partition(0, -2)]) == frozenset()
     assert cache.partition_count("t") == 1
-    update(cache, broker(1), t=[partition(1, -2)])
+    assert update(cache, broker(1), t=[partition(1, -2)]) == {"t"}
     assert answered(cache).topics[0].error_code == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
     assert list(cache.topics()) == []
     by_id = cache.metadata([MetadataTopic(name=None, topic_id=TOPIC_ID)], listener="PLAINTEXT")
@@ -107,7 +107,7 @@ def test_a_topic_made_anew_gets_its_new_id() -> None:
     cache = new_cache()
     update(cache, broker(1), t=[partition(0, 1)])
     newer = Uuid("AAAAAAAAAAAAAAAAAAAAAQ")
-    cache.update(
+    return cache.update(
         UpdateMetadataRequest(
             controller_id=1,
             controller_epoch=1,
