@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -31,6 +31,7 @@ from kafkalite.server.config.definition import (
     Value,
     format_value,
 )
+from kafkalite.server.config.jaas import zookeeper_sasl
 from kafkalite.server.config.listeners import (
     endpoint_names,
     is_loopback,
@@ -107,6 +108,8 @@ class BrokerConfig:
     zookeeper_ssl_keystore_password: str | None = field(repr=False)
     zookeeper_ssl_truststore_location: str | None
     zookeeper_ssl_endpoint_identification_algorithm: str
+    zookeeper_sasl: Mapping[str, str] | None = field(default=None, repr=False)
+    """Credentials from the JAAS file that the environment names; see :mod:`.jaas`."""
 
     num_partitions: int
     default_replication_factor: int
@@ -173,7 +176,7 @@ class BrokerConfig:
         """Read and check the configuration.
 
         ``path`` is a Java properties file, ``environ`` the environment (names that do not begin
-        with `KAFKALITE_` are not looked at), ``overrides`` what `--override` said. Raises
+        with `KAFKALITE_` are not looked at, `KAFKA_OPTS` apart), ``overrides`` what `--override` said. Raises
         ConfigError, also where the file cannot be read.
         """
         warnings: list[str] = []
@@ -182,7 +185,7 @@ class BrokerConfig:
             settings.update(_read_file(Path(path), warnings))
         settings.update(_read_environment(environ))
         settings.update(_read_overrides(overrides))
-        return cls.from_settings(settings, warnings)
+        return replace(cls.from_settings(settings, warnings), zookeeper_sasl=zookeeper_sasl(environ))
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Setting], warnings: Sequence[str] = ()) -> BrokerConfig:
@@ -222,6 +225,7 @@ class BrokerConfig:
             connect=self.zookeeper_connect,
             session_timeout_ms=self.zookeeper_session_timeout_ms,
             connection_timeout_ms=self.zookeeper_connection_timeout_ms,
+            sasl=self.zookeeper_sasl,
             tls=tls,
             max_in_flight_requests=self.zookeeper_max_in_flight_requests,
         )
