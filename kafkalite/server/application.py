@@ -502,6 +502,8 @@ def _zero(kind: msgspec.inspect.Type) -> Any:
             return 0
         case msgspec.inspect.StrType():
             return ""
+        case msgspec.inspect.BytesType():
+            return b""
         case msgspec.inspect.BoolType():
             return False
         case msgspec.inspect.ListType():

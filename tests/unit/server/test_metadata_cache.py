@@ -107,7 +107,7 @@ def test_a_topic_made_anew_gets_its_new_id() -> None:
     cache = new_cache()
     update(cache, broker(1), t=[partition(0, 1)])
     newer = Uuid("AAAAAAAAAAAAAAAAAAAAAQ")
-    return cache.update(
+    cache.update(
         UpdateMetadataRequest(
             controller_id=1,
             controller_epoch=1,
