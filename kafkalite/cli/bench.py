@@ -1,250 +1,147 @@
-"""`scripts/bench`: records through fresh clusters, from processes of their own, counted and checked.
-
-Each row names its replication and acks, because a number without them says nothing. Client processes
-are separate, as users' are; what the brokers spend is read from the kernel. Every record that was
-acknowledged is read back: count and a checksum that does not depend on order must agree.
-"""
+"""`scripts/bench`: the table of LinkedIn's benchmark of 2014 and more, on fresh clusters, in alternation."""
 
 from __future__ import annotations
 
-import asyncio
-import json
+import datetime
 import os
-import platform
-import random
-import re
-import subprocess
-import sys
-import sysconfig
-import tempfile
-import time
-import zlib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
 
 import click
 import msgspec
 
 from kafkalite.cli.client_options import outcomes as client_outcomes
 from kafkalite.cli.cluster import outcomes as cluster_outcomes
-from kafkalite.cli.cluster import quiet_zookeeper, say
+from kafkalite.cli.cluster import quiet_zookeeper
 from kafkalite.cli.outcome import Failed
-from kafkalite.client.admin import AdminClient, NewTopic
-from kafkalite.client.consumer import Consumer
-from kafkalite.client.producer import Producer
-from kafkalite.cluster.launcher import Cluster
-
-TOPIC: Final = "bench"
-POOL: Final = 10_000
-"""Different records that are sent over and over: making them is not what is measured."""
-SEED: Final = 20_110_106
-_TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
-
-
-class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """One measurement."""
-
-    name: str
-    records: int
-    seconds: float
-    records_per_s: float
-    mb_per_s: float
-    """Million bytes of values a second."""
-    broker_cpu_s_per_million: float
-    """Of all brokers together."""
-    broker_peak_rss_mb: float
-    """Of the broker that took most."""
-
-    def text(self) -> str:
-        return (
-            f"{self.name}: {self.records_per_s:,.0f} records/s, {self.mb_per_s:.1f} MB/s, "
-            f"{self.broker_cpu_s_per_million:.2f} broker CPU s/M records, "
-            f"peak RSS {self.broker_peak_rss_mb:.0f} MB"
-        )
+from kafkalite.perf.machine import machine, peak_rss_mb
+from kafkalite.perf.plot import Bar, svg
+from kafkalite.perf.rows import ROWS, TABLE, Row
+from kafkalite.perf.runner import Run, RunFailed, Spread, run_row
 
 
 @click.command()
-@click.option("--records", type=click.IntRange(1), default=1_000_000, show_default=True)
+@click.option("--rows", "names", help="Only these rows, with commas between; `all` for more than the table.")
+@click.option("--records", type=click.IntRange(1000), default=2_000_000, show_default=True, help="A row.")
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="All rows, so often.")
 @click.option(
-    "--record-size", type=click.IntRange(8), default=100, show_default=True, help="Bytes of a value."
+    "--results",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("results"),
+    show_default=True,
+    help="Where bench.json and bench.svg go.",
 )
-@click.option("--partitions", type=click.IntRange(1), default=6, show_default=True)
-@click.option("--brokers", type=click.Choice(["1", "3"]), multiple=True, help="Only clusters of this size.")
+@click.option("--list", "only_list", is_flag=True, help="Print the rows' names and what they are.")
 @click.option("--output", type=click.Choice(["text", "json"]), default="text")
-def bench(records: int, record_size: int, partitions: int, brokers: tuple[str, ...], output: str) -> None:
-    """Measure producing and consuming, on a fresh cluster of one broker and on one of three.
+def bench(names: str | None, records: int, rounds: int, results: Path, only_list: bool, output: str) -> None:
+    """Measure producing, consuming and latency, each row on a fresh cluster of three brokers.
+
+    Every record that was acknowledged is read back: count and checksum must agree.
 
     \b
     scripts/bench
-    scripts/bench --records 200000 --brokers 3 --output json
+    scripts/bench --rows produce-3x-all,consume-columns --rounds 5
     """
+    if only_list:
+        for row in ROWS.values():
+            click.echo(f"{row.name:18} {row.title}")
+        return
+    rows = _chosen(names)
     quiet_zookeeper()
     if output == "text":
         click.echo(machine())
-    rows = []
-    for count in sorted({int(n) for n in brokers} or {1, 3}):
-        with (
-            cluster_outcomes(),
-            client_outcomes(),
-            tempfile.TemporaryDirectory(prefix="kafkalite-bench-") as place,
-        ):
-            cluster = Cluster.load_or_create(Path(place), brokers=count, zookeepers=1, overrides={}, say=say)
-            try:
-                cluster.up(timeout_s=120)
-                for row in measure(cluster, records=records, record_size=record_size, partitions=partitions):
-                    rows.append(row)
-                    if output == "text":
-                        click.echo(row.text())
-            finally:
-                cluster.down(timeout_s=60, delete=True)
+    runs: list[Run] = []
+    for number in range(rounds):
+        for row in rows:
+            with cluster_outcomes(), client_outcomes():
+                try:
+                    run = run_row(row, records, lambda words: None)
+                except RunFailed as error:
+                    raise Failed(str(error)) from error
+            runs.append(run)
+            if output == "text":
+                click.echo(f"round {number + 1}: {_text(row, [run])}")
+    document = {
+        "machine": machine(),
+        "when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "rows": [_summary(row, runs) for row in rows],
+        "runs": runs,
+    }
+    results.mkdir(parents=True, exist_ok=True)
+    encoded = msgspec.json.format(msgspec.json.encode(document), indent=2)
+    (results / "bench.json").write_bytes(encoded)
+    (results / "bench.svg").write_text(_plot(rows, runs))
     if output == "json":
-        document = {"machine": machine(), "rows": rows}
-        click.echo(msgspec.json.format(msgspec.json.encode(document), indent=2).decode())
+        click.echo(encoded.decode())
+        return
+    click.echo(f"\nmedian (min to max) of {rounds} rounds:")
+    for row in rows:
+        click.echo(_text(row, [run for run in runs if run.row == row.name]))
+    click.echo(f"\n{results / 'bench.json'} and {results / 'bench.svg'} have it all.")
 
 
-def machine() -> str:
-    """What the figures were measured on: a number without it cannot be compared.
-
-    How Python was built is told as it tells it itself. Distributions keep their profile-guided
-    builds to themselves, so the executable's path is part of the answer.
-    """
-    arguments = sysconfig.get_config_var("CONFIG_ARGS") or ""
-    flags = re.findall(r"-O\w", sysconfig.get_config_var("OPT") or "")
-    if "--enable-optimizations" in arguments:
-        flags.append("--enable-optimizations")
-    return (
-        f"{os.cpu_count()} CPUs, {platform.system()} {platform.machine()}, "
-        f"Python {platform.python_version()} "
-        f"({os.path.realpath(sys.executable)}, {platform.python_compiler()}, {' '.join(flags) or 'no flags'})"
-    )
+def _chosen(names: str | None) -> Sequence[Row]:
+    if names is None:
+        return TABLE
+    if names == "all":
+        return tuple(ROWS.values())
+    unknown = [name for name in names.split(",") if name not in ROWS]
+    if unknown:
+        raise click.UsageError(f"--rows: there is no row {unknown[0]!r}; --list prints them all")
+    return [ROWS[name] for name in names.split(",")]
 
 
-def measure(cluster: Cluster, *, records: int, record_size: int, partitions: int) -> list[Row]:
-    """Produce and consume on ``cluster``. Raises Failed where what came out is not what went in."""
-    replicas = len(cluster.layout.brokers)
-    bootstrap = cluster.layout.bootstrap_servers
-    asyncio.run(_create(bootstrap, partitions, replicas))
-    pids = [process.pid for node in cluster.layout.brokers if (process := cluster.process(node)) is not None]
-    rows = []
-    work = {"bootstrap": bootstrap, "records": records, "record_size": record_size}
-    for role, name in (
-        ("produce", f"producer, {replicas}x replication, acks=all"),
-        ("consume", f"consumer, {replicas}x replication, acks=all"),
-    ):
-        before = sum(map(cpu_s, pids))
-        answer = _worker({"role": role, **work})
-        seconds, spent = answer["seconds"], sum(map(cpu_s, pids)) - before
-        rows.append(
-            Row(
-                name=name,
-                records=records,
-                seconds=seconds,
-                records_per_s=records / seconds,
-                mb_per_s=records * record_size / seconds / 1e6,
-                broker_cpu_s_per_million=spent / records * 1e6,
-                broker_peak_rss_mb=max(map(peak_rss_mb, pids)),
-            )
+def _text(row: Row, runs: Sequence[Run]) -> str:
+    memory = max(run.broker_peak_rss_mb for run in runs)
+    brokers = Spread.of([run.broker_cpu_s_per_million for run in runs])
+    clients = Spread.of([run.client_cpu_s_per_million for run in runs])
+    if runs[0].latency_ms is not None:
+        found = [run.latency_ms for run in runs if run.latency_ms is not None]
+        parts = ", ".join(
+            f"{name} {Spread.of([each[key] for each in found]).median:.2f}"
+            for name, key in (("mean", "mean"), ("p50", "p50"), ("p99", "p99"), ("p99.9", "p999"))
         )
-    found = _worker({"role": "verify", **work})
-    expected = checksum_of(values(record_size), records)
-    if (found["records"], found["checksum"]) != (records, expected):
-        raise Failed(f"{found['records']} of {records} records came out, or others than went in")
-    return rows
-
-
-def values(record_size: int) -> list[bytes]:
-    """The records of every run, the same each time."""
-    chance = random.Random(SEED)
-    return [chance.randbytes(record_size) for _ in range(POOL)]
-
-
-def checksum_of(pool: list[bytes], records: int) -> int:
-    """The sum of the CRCs of the first ``records`` records: their order does not matter."""
-    sums = [zlib.crc32(value) for value in pool]
-    whole, rest = divmod(records, len(pool))
-    return whole * sum(sums) + sum(sums[:rest])
-
-
-def cpu_s(pid: int) -> float:
-    """Processor time that a process has used, in seconds."""
-    content = Path(f"/proc/{pid}/stat").read_text()
-    fields = content[content.rindex(")") + 2 :].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
-
-
-def peak_rss_mb(pid: int) -> float:
-    """The most memory that a process has ever held, in million bytes."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024 / 1e6
-    return 0.0
-
-
-def _worker(work: dict[str, Any]) -> dict[str, Any]:
-    """Do one thing in a process of its own."""
-    run = subprocess.run(
-        [sys.executable, "-m", "kafkalite.cli", "bench-worker", json.dumps(work)],
-        stdout=subprocess.PIPE,
-        stdin=subprocess.DEVNULL,
-        check=False,
+        return f"{row.title}: {parts} ms"
+    rate = Spread.of([run.records_per_s for run in runs])
+    width = f" ({rate.low:,.0f} to {rate.high:,.0f})" if len(runs) > 1 else ""
+    return (
+        f"{row.title}: {rate.median:,.0f} records/s{width}, CPU s/M records: brokers {brokers.median:.2f}, "
+        f"clients {clients.median:.2f}; a broker's memory {memory:.0f} MB"
     )
-    if run.returncode:
-        raise Failed(f"the process that was to {work['role']} has failed; its own words are above")
-    answer: dict[str, Any] = json.loads(run.stdout)
-    return answer
+
+
+def _summary(row: Row, runs: Sequence[Run]) -> dict[str, object]:
+    same = [run for run in runs if run.row == row.name]
+    return {
+        **msgspec.structs.asdict(row),
+        "records_per_s": Spread.of([run.records_per_s for run in same])._asdict(),
+        "client_cpu_s_per_million": Spread.of([r.client_cpu_s_per_million for r in same])._asdict(),
+        "broker_cpu_s_per_million": Spread.of([r.broker_cpu_s_per_million for r in same])._asdict(),
+        "broker_peak_rss_mb": max(run.broker_peak_rss_mb for run in same),
+    }
+
+
+def _plot(rows: Sequence[Row], runs: Sequence[Run]) -> str:
+    bars = []
+    for row in rows:
+        same = [run for run in runs if run.row == row.name]
+        if same[0].latency_ms is None:
+            spread = Spread.of([run.records_per_s for run in same])
+            bars.append(Bar(row.title, spread.median, spread.low, spread.high, row.aim))
+    return svg("Records a second; the dashed line is the aim", bars)
 
 
 @click.command()
-@click.argument("work")
-def worker(work: str) -> None:
+@click.argument("task")
+def worker(task: str) -> None:
     """One of the benchmark's own processes."""
     import uvloop
 
-    arguments = json.loads(work)
-    role = {"produce": _produce, "consume": _consume, "verify": _verify}[arguments.pop("role")]
+    from kafkalite.perf.worker import Work, work
+    from kafkalite.server.malloc import tune_process
+
+    tune_process()
     with client_outcomes():
-        click.echo(json.dumps(uvloop.run(role(**arguments))))
-
-
-async def _create(bootstrap: str, partitions: int, replicas: int) -> None:
-    async with AdminClient(bootstrap_servers=bootstrap) as admin:
-        await admin.create_topics([NewTopic(TOPIC, partitions, replicas)])
-
-
-async def _produce(bootstrap: str, records: int, record_size: int) -> dict[str, Any]:
-    pool = values(record_size)
-    async with Producer(bootstrap_servers=bootstrap) as producer:
-        await producer.partitions_for(TOPIC)
-        begin = time.perf_counter()
-        send = producer.send
-        for start in range(0, records, POOL):
-            for value in pool[: records - start]:
-                await send(TOPIC, value)
-        await producer.flush()
-        return {"seconds": time.perf_counter() - begin}
-
-
-async def _consume(bootstrap: str, records: int, record_size: int) -> dict[str, Any]:
-    count = 0
-    async with Consumer(TOPIC, bootstrap_servers=bootstrap, auto_offset_reset="earliest") as consumer:
-        begin = time.perf_counter()
-        while count < records:
-            for found in (await consumer.getmany(timeout_ms=1000, max_records=50_000)).values():
-                count += len(found)
-        return {"seconds": time.perf_counter() - begin}
-
-
-async def _verify(bootstrap: str, records: int, record_size: int) -> dict[str, Any]:
-    """Read everything that there is, up to the end as it is now."""
-    count = checksum = 0
-    async with Consumer(TOPIC, bootstrap_servers=bootstrap, auto_offset_reset="earliest") as consumer:
-        first = await consumer.getmany(timeout_ms=10_000, max_records=50_000)
-        ends = await consumer.end_offsets(consumer.assignment())
-        batches = first
-        while True:
-            for found in batches.values():
-                count += len(found)
-                checksum += sum(zlib.crc32(record.value) for record in found)
-            if all([await consumer.position(tp) >= end for tp, end in ends.items()]):
-                return {"records": count, "checksum": checksum}
-            batches = await consumer.getmany(timeout_ms=1000, max_records=50_000)
+        done = uvloop.run(work(msgspec.json.decode(task, type=Work)))
+    answer = {**msgspec.to_builtins(done), "peak_rss_mb": peak_rss_mb(os.getpid())}
+    click.echo(msgspec.json.encode(answer).decode())

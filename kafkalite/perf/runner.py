@@ -1,0 +1,206 @@
+"""Runs the rows: a fresh cluster for each, its clients as processes, what all of them spend, the check."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, Final, NamedTuple
+
+import msgspec
+
+from kafkalite.client.admin import AdminClient, NewTopic
+from kafkalite.cluster.launcher import Cluster
+from kafkalite.perf.load import Pooled
+from kafkalite.perf.machine import cpu_s, load, peak_rss_mb
+from kafkalite.perf.rows import Role, Row
+from kafkalite.perf.worker import Work
+
+TOPIC: Final = "bench"
+LATENCY_RATE: Final = 1000.0
+"""Records a second while latency is measured."""
+
+
+class RunFailed(Exception):
+    """A worker failed, or what came out is not what went in."""
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """One round of one row."""
+
+    row: str
+    records: int
+    """Of all clients that count."""
+    records_per_s: float
+    """The clients' together; where one sends and one reads, the slower one's."""
+    seconds: float
+    latency_ms: dict[str, float] | None
+    client_cpu_s_per_million: float
+    broker_cpu_s_per_million: float
+    """Of all brokers together."""
+    broker_peak_rss_mb: float
+    """Of the broker that took most."""
+    client_peak_rss_mb: float
+    load_before: float
+    """The machine's load average before: how much the figure may be trusted."""
+
+
+class Spread(NamedTuple):
+    """Several rounds of one figure."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        return cls(statistics.median(values), min(values), max(values))
+
+
+class _Worker(NamedTuple):
+    process: subprocess.Popen[str]
+    role: Role
+
+    def out(self) -> IO[str]:
+        assert self.process.stdout is not None
+        return self.process.stdout
+
+
+@contextmanager
+def fresh_cluster(brokers: int, say: Callable[[str], None]) -> Iterator[Cluster]:
+    """A cluster that is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="kafkalite-bench-") as place:
+        cluster = Cluster.load_or_create(Path(place), brokers=brokers, zookeepers=1, overrides={}, say=say)
+        try:
+            cluster.up(timeout_s=120)
+            yield cluster
+        finally:
+            cluster.down(timeout_s=60, delete=True)
+
+
+def run_row(row: Row, records: int, say: Callable[[str], None]) -> Run:
+    """One round of ``row`` with about ``records`` records. Raises RunFailed."""
+    records = max(1000, int(records * row.share))
+    before = load()
+    with fresh_cluster(3, say) as cluster:
+        bootstrap = cluster.layout.bootstrap_servers
+        asyncio.run(_create(bootstrap, row))
+        pids = [p.pid for node in cluster.layout.brokers if (p := cluster.process(node)) is not None]
+        work = Work(bootstrap=bootstrap, topic=TOPIC, row=row, role=row.roles[0], records=records)
+        if row.filled:
+            _finish([_start(msgspec.structs.replace(work, role=Role(do="produce", bulk=True)))])
+        workers = [_start(_share_of(work, role)) for role in row.roles]
+        spent = sum(map(cpu_s, pids))
+        answers = _finish(workers)
+        spent = sum(map(cpu_s, pids)) - spent
+        # A flood ends where it was ended, so what it wrote cannot be known beforehand.
+        if not row.filled and all(role.counts for role in row.roles):
+            _verify(work, [a for a, role in zip(answers, row.roles, strict=True) if role.do == "produce"])
+        peak = max(map(peak_rss_mb, pids))
+    return _sum_up(row, answers, spent, peak, before)
+
+
+def _share_of(work: Work, role: Role) -> Work:
+    """Several producers share the records; each consumer reads them all."""
+    records, rate = work.records, None
+    if role.do == "latency":
+        records, rate = max(1000, work.records // 100), LATENCY_RATE
+    elif not role.counts:
+        records = 10**9  # Until it is ended.
+    elif role.do == "produce":
+        records //= sum(other.do == "produce" for other in work.row.roles)
+    return msgspec.structs.replace(work, role=role, records=records, rate=rate)
+
+
+def _start(work: Work) -> _Worker:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "kafkalite.cli", "bench-worker", msgspec.json.encode(work).decode()],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    return _Worker(process, work.role)
+
+
+def _finish(workers: Sequence[_Worker]) -> list[dict[str, Any]]:
+    """Let all begin together and take their answers; ends those that only disturb."""
+    try:
+        for worker in workers:
+            if worker.role.do != "verify" and worker.out().readline() != "ready\n":
+                raise RunFailed(f"the process that was to {worker.role.do} has failed")
+        for worker in workers:
+            assert worker.process.stdin is not None
+            worker.process.stdin.write("go\n")
+            worker.process.stdin.flush()
+        answers = []
+        for worker in workers:
+            if worker.role.counts:
+                text = worker.out().read()
+                if worker.process.wait() != 0:
+                    raise RunFailed(
+                        f"the process that was to {worker.role.do} has failed; its words are above"
+                    )
+                answers.append(json.loads(text))
+        return answers
+    finally:
+        for worker in workers:
+            if worker.process.poll() is None:
+                worker.process.kill()
+            worker.process.wait()
+
+
+def _verify(work: Work, produced: Sequence[dict[str, Any]]) -> None:
+    """Read everything back: count and checksum must be those of what was acknowledged."""
+    if not produced:
+        return
+    (found,) = _finish([_start(msgspec.structs.replace(work, role=Role(do="verify")))])
+    payloads = Pooled.random(work.row.record_size)
+    expected = (
+        sum(each["records"] for each in produced),
+        sum(payloads.checksum(each["records"]) for each in produced),
+    )
+    if (found["records"], found["checksum"]) != expected:
+        raise RunFailed(
+            f"{work.row.name}: {found['records']} of {expected[0]} records came out, or others than went in"
+        )
+
+
+def _sum_up(
+    row: Row, answers: Sequence[dict[str, Any]], brokers_cpu_s: float, peak: float, before: float
+) -> Run:
+    roles = [role for role in row.roles if role.counts]
+    rates, records, seconds = [], 0, 0.0
+    for do in dict.fromkeys(role.do for role in roles):
+        same = [a for a, role in zip(answers, roles, strict=True) if role.do == do]
+        count = sum(a["records"] for a in same)
+        records += count
+        if do == "latency":
+            rates.append(LATENCY_RATE)
+            continue
+        took = max(a["ended"] for a in same) - min(a["began"] for a in same)
+        seconds = max(seconds, took)
+        rates.append(count / took)
+    latency = next((a["latency_ms"] for a, r in zip(answers, roles, strict=True) if r.do == "latency"), None)
+    return Run(
+        row=row.name,
+        records=records,
+        records_per_s=min(rates),
+        seconds=seconds,
+        latency_ms=latency,
+        client_cpu_s_per_million=sum(a["cpu_s"] for a in answers) / records * 1e6,
+        broker_cpu_s_per_million=brokers_cpu_s / records * 1e6,
+        broker_peak_rss_mb=peak,
+        client_peak_rss_mb=max(a["peak_rss_mb"] for a in answers),
+        load_before=before,
+    )
+
+
+async def _create(bootstrap: str, row: Row) -> None:
+    async with AdminClient(bootstrap_servers=bootstrap) as admin:
+        await admin.create_topics([NewTopic(TOPIC, row.partitions, row.replicas)])
