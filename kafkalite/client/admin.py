@@ -18,6 +18,7 @@ from typing import Final, Self, TypeVar
 from kafkalite.client.background import Background
 from kafkalite.client.cluster import Cluster, backoff_ms
 from kafkalite.client.errors import ClientClosedError, ClusterUnreachableError
+from kafkalite.client.group.admin import GroupAdmin
 from kafkalite.client.metadata import NO_NODE, Node, PartitionInfo
 from kafkalite.client.offsets import EARLIEST, LATEST, FoundOffset, list_offsets
 from kafkalite.common import TopicPartition, Uuid
@@ -156,7 +157,7 @@ class OffsetSpec(IntEnum):
     """The offset of the record with the largest timestamp."""
 
 
-class AdminClient:
+class AdminClient(GroupAdmin):
     """Administers a cluster; use it as ``async with AdminClient(...) as admin``.
 
     Errors of the cluster are raised as the classes named after them (TopicAlreadyExistsError, …).
