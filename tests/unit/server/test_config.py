@@ -93,7 +93,7 @@ def test_what_is_honoured_is_read_and_what_is_read_is_honoured() -> None:
     }
     honoured = {d.name for d in BROKER_CONFIGS.values() if d.standing is Standing.HONOURED}
     assert honoured - of_topics - set(folded) == (attributes & set(BROKER_CONFIGS)) - of_topics - set(folded)
-    assert attributes - set(BROKER_CONFIGS) == {"log.config", "settings", "warnings"}
+    assert attributes - set(BROKER_CONFIGS) == {"log.config", "zookeeper.sasl", "settings", "warnings"}
 
 
 def test_attributes_have_the_types_they_say() -> None:
