@@ -178,13 +178,19 @@ async def _cluster(
     settings: Settings, say: Callable[[str], None]
 ) -> AsyncIterator[tuple[Cluster, Links | None, tuple[str, ...]]]:
     """The cluster in the directory: as it runs there, or started behind proxies and stopped at the end."""
+    is_busy = False
+
+    def tell(line: str) -> None:
+        if not is_busy:  # What the faults do to the processes is told by the faults.
+            say(line)
+
     try:
-        cluster = Cluster.load(settings.directory, say=say)
+        cluster = Cluster.load(settings.directory, say=tell)
         runs = any(cluster.process(node) is not None for node in cluster.layout.nodes)
         is_new = False
     except NoCluster:
         cluster = Cluster.load_or_create(
-            settings.directory, brokers=3, zookeepers=3, overrides=OVERRIDES, say=say
+            settings.directory, brokers=3, zookeepers=3, overrides=OVERRIDES, say=tell
         )
         runs, is_new = False, True
     kinds = settings.kinds
@@ -203,6 +209,7 @@ async def _cluster(
         if left_out:
             say(f"The cluster runs already, so its connections stay whole: no {', '.join(left_out)}.")
         await asyncio.to_thread(cluster.up, timeout_s=120)
+        is_busy = True
         yield cluster, None, kinds
         return
     async with Links(cluster.layout) as links:
@@ -210,9 +217,11 @@ async def _cluster(
         is_kept = False
         try:
             await asyncio.to_thread(cluster.up, timeout_s=120)
+            is_busy = True
             yield cluster, links, kinds
             is_kept = True
         finally:
+            is_busy = False
             kept_data = any(settings.directory.glob("torture-*"))
             await asyncio.to_thread(cluster.down, timeout_s=60, delete=is_new and is_kept and not kept_data)
 
@@ -376,9 +385,11 @@ class _Run:
                 injected = await self._injector.inject(planned)
             self._present[planned.number] = injected.text
             at = self._clock.monotonic()
-            await asyncio.sleep(planned.lasts_s)
-            lasted_s = self._clock.monotonic() - at
-            await self._heal(injected)
+            try:
+                await asyncio.sleep(planned.lasts_s)
+            finally:  # A run that is interrupted leaves nothing broken behind either.
+                lasted_s = self._clock.monotonic() - at
+                await self._heal(injected)
         except NoEffect as nothing:
             self._without_effect.append(f"{planned.kind} {planned.way}".strip() + f": {nothing}")
         else:

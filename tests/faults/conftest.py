@@ -17,6 +17,7 @@ from kafkalite.cluster.journals import read_journals
 from kafkalite.cluster.launcher import Cluster
 from kafkalite.common import BrokerId, TopicPartition
 from kafkalite.journal import Event
+from kafkalite.torture.replicas import all_in_sync
 from kafkalite.why import Answer, explain
 
 SESSION_TIMEOUT_MS = 3_000
@@ -36,6 +37,7 @@ class FaultCluster:
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
+        self._partitions: dict[str, int] = {}
 
     @property
     def bootstrap_servers(self) -> str:
@@ -47,7 +49,16 @@ class FaultCluster:
             await admin.create_topics(
                 [NewTopic(name, num_partitions=partitions, replication_factor=replication_factor)]
             )
+        self._partitions[name] = partitions
         return name
+
+    async def is_whole(self, topic: str) -> None:
+        """Wait until every partition of ``topic`` has a leader and all its replicas in the ISR.
+
+        ZooKeeper is asked: brokers' metadata learns of a larger ISR seconds later, as in Kafka.
+        """
+        partitions = [TopicPartition(topic, number) for number in range(self._partitions[topic])]
+        await all_in_sync(self.cluster, partitions, timeout_s=90)
 
     async def leader(self, topic: str, partition: int = 0) -> int:
         async with AdminClient(bootstrap_servers=self.bootstrap_servers) as admin:

@@ -16,7 +16,7 @@ from kafkalite.torture.replicas import compare
 
 from .conftest import OVERRIDES, FaultCluster
 from .syscalls import FSYNCS, injected
-from .workload import Workload, is_whole, kept_its_word
+from .workload import Workload, kept_its_word
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -40,7 +40,7 @@ async def cluster(_rolling: Cluster) -> FaultCluster:
 
 
 async def _verified(cluster: FaultCluster, workload: Workload) -> None:
-    await is_whole(cluster.bootstrap_servers, workload.topic)
+    await cluster.is_whole(workload.topic)
     await kept_its_word(workload)
     partitions = [TopicPartition(workload.topic, number) for number in range(workload.partitions)]
     assert await compare(cluster.cluster, partitions, timeout_s=30) == []
@@ -68,7 +68,7 @@ async def test_what_a_power_cut_leaves_of_one_replica(cluster: FaultCluster, way
         harm([cluster.data(victim) / f"{topic}-0"], way, random.Random(victim))
         await workload.acknowledges(200)
         await cluster.start(f"broker-{victim}")
-        await is_whole(cluster.bootstrap_servers, topic)
+        await cluster.is_whole(topic)
         await workload.acknowledges(200)
     log = cluster.data(victim) / f"{topic}-0"
     recovered = next(

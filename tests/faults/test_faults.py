@@ -11,7 +11,7 @@ import pytest
 from kafkalite.client import AdminClient
 
 from .conftest import SESSION_TIMEOUT_MS, FaultCluster
-from .workload import Workload, is_whole, kept_its_word
+from .workload import Workload, kept_its_word
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -20,7 +20,7 @@ LONGER_THAN_A_SESSION_S = 2.5 * SESSION_TIMEOUT_MS / 1000
 
 
 async def _verified(cluster: FaultCluster, workload: Workload) -> None:
-    await is_whole(cluster.bootstrap_servers, workload.topic)
+    await cluster.is_whole(workload.topic)
     assert len(workload.acknowledged) > 0
     await kept_its_word(workload)
 
@@ -87,7 +87,7 @@ async def test_zombie_leader_acknowledges_nothing_that_is_lost(cluster: FaultClu
             await cluster.resume(f"broker-{victim}")
             await hasty.acknowledges(100)
         assert await cluster.leader(topic) != victim
-    await is_whole(cluster.bootstrap_servers, topic)
+    await cluster.is_whole(topic)
     after = {place: value for place, value in hasty.acknowledged.items() if before.get(place) != value}
     from .workload import read_all
 
@@ -192,7 +192,7 @@ async def test_rolling_restart_moves_leaders_first(cluster: FaultCluster) -> Non
                 (description,) = await admin.describe_topics([topic])
             assert all(one.leader is not None for one in description.partitions)
             await cluster.start(name)
-            await is_whole(cluster.bootstrap_servers, topic)
+            await cluster.is_whole(topic)
     assert not workload.failed
     await _verified(cluster, workload)
 

@@ -17,7 +17,7 @@ from kafkalite.cluster.launcher import Cluster
 from kafkalite.torture.links import Cut, Links
 
 from .conftest import OVERRIDES, SESSION_TIMEOUT_MS, FaultCluster
-from .workload import Workload, is_whole, kept_its_word
+from .workload import Workload, kept_its_word
 
 pytestmark = [pytest.mark.timeout(240), pytest.mark.asyncio(loop_scope="module")]
 
@@ -86,7 +86,7 @@ async def test_a_leader_is_cut_off_from_the_other_brokers(linked: LinkedCluster,
         assert cut.met, "no traffic met the cut"
         cut.heal()
         await workload.acknowledges(600)
-    await is_whole(linked.bootstrap_servers, topic)
+    await linked.is_whole(topic)
     await kept_its_word(workload)
 
 
@@ -121,7 +121,7 @@ async def test_a_leader_is_cut_off_from_zookeeper(linked: LinkedCluster, way: st
             while linked.lives(victim) == lives:
                 await asyncio.sleep(0.2)
         await workload.acknowledges(300)
-    await is_whole(linked.bootstrap_servers, topic)
+    await linked.is_whole(topic)
     await kept_its_word(workload)
 
 
@@ -138,7 +138,7 @@ async def test_clients_are_cut_off_from_a_leader(linked: LinkedCluster, way: str
         assert cut.met, "no traffic met the cut"
         cut.heal()
         await workload.acknowledges(300)
-    await is_whole(linked.bootstrap_servers, topic)
+    await linked.is_whole(topic)
     await kept_its_word(workload)
 
 
@@ -162,5 +162,5 @@ async def test_slow_links(linked: LinkedCluster) -> None:
         await workload.acknowledges(300)
     assert linked.lives(victim) == lives, "slow links cost the session"
     assert not workload.failed
-    await is_whole(linked.bootstrap_servers, topic)
+    await linked.is_whole(topic)
     await kept_its_word(workload)

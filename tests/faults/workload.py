@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from kafkalite.client import AdminClient, Consumer, Producer, TopicPartition
+from kafkalite.client import Consumer, Producer, TopicPartition
 from kafkalite.client.errors import ClientError
 from kafkalite.protocol.errors import BrokerError
 
@@ -128,16 +128,3 @@ async def kept_its_word(workload: Workload, *, may_lose: bool = False) -> None:
         numbers = [int(value.split(b"/")[1]) for value in values]
         assert len(set(numbers)) == len(numbers), f"partition {partition} holds a record twice"
         assert numbers == sorted(numbers), f"partition {partition} is out of order"
-
-
-async def is_whole(bootstrap_servers: str, topic: str, *, within_s: float = 90) -> None:
-    """Wait until every partition of ``topic`` has a leader and all its replicas in the ISR."""
-    async with asyncio.timeout(within_s), AdminClient(bootstrap_servers=bootstrap_servers) as admin:
-        while True:
-            (description,) = await admin.describe_topics([topic])
-            if all(
-                one.leader is not None and sorted(one.isr) == sorted(one.replicas)
-                for one in description.partitions
-            ):
-                return
-            await asyncio.sleep(0.2)
