@@ -30,6 +30,9 @@ COMMANDS: Final[dict[str, Entry]] = {
     "console-producer": Entry("console_producer", "console_producer", "Send lines of stdin to a topic."),
     "console-consumer": Entry("console_consumer", "console_consumer", "Print the records of topics."),
     "get-offsets": Entry("get_offsets", "get_offsets", "Print offsets of partitions."),
+    "consumer-groups": Entry(
+        "consumer_groups", "consumer_groups", "List, describe, reset and delete consumer groups."
+    ),
     "events": Entry("events", "events", "Show what changed in the cluster, and why."),
     "why": Entry("why", "why", "Say why a partition is as it is."),
     "torture": Entry("torture", "torture", "Break a cluster at random, and check that it keeps its word."),
@@ -44,6 +47,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "kafka-consumer-perf-test": Entry("perf", "consumer", "", hidden=True),
     "kafka-e2e-latency": Entry("perf", "end_to_end_latency", "", hidden=True),
     "bench-worker": Entry("bench", "worker", "", hidden=True),
+    "kafka-consumer-groups": Entry("consumer_groups", "consumer_groups", "", hidden=True),
     "kafka-get-offsets": Entry("get_offsets", "get_offsets", "", hidden=True),
 }
 
