@@ -653,7 +653,7 @@ async def _delete_offsets(
         topics = ", ".join(scope)
         if failed:
             click.echo(
-                f"\nError: Encountered some partition level error, see the follow-up details:", err=True
+                "\nError: Encountered some partition level error, see the follow-up details:", err=True
             )
         else:
             click.echo(f"Request succeed for deleting offsets with topic {topics} group {group}")
