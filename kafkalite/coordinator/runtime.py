@@ -131,6 +131,8 @@ class _Served:
     partition: TopicPartition
     leader_epoch: LeaderEpoch
     shard: Shard
+    cause: EventId | None
+    """What made this broker the leader."""
     phase: _Phase = _Phase.LOADING
     queue: list[_Write] = field(default_factory=list)
     """Writes of this turn of the loop."""
@@ -218,7 +220,7 @@ class GroupCoordinator:
                 return
             self._unload(served, f"leader epoch {epoch} began" if leads else "this broker leads no more")
         if leads:
-            served = _Served(partition, epoch, Shard(self._config))
+            served = _Served(partition, epoch, Shard(self._config), self._journal.ambient_cause())
             self._served[partition.partition] = served
             self._to_load.append(served)
             self._has_work.set()
@@ -265,7 +267,6 @@ class GroupCoordinator:
     # ---- loading ----
 
     async def _load(self, served: _Served) -> None:
-        cause = self._journal.ambient_cause()
         began = self._now().monotonic_ms
         try:
             async with self._loaders:
@@ -297,7 +298,7 @@ class GroupCoordinator:
             _logger.error("%s: %d records cannot be read", served.partition, len(problems))
             self._journal.record(
                 "GroupRecordsUnreadable",
-                cause=cause,
+                cause=served.cause,
                 partition=served.partition,
                 count=len(problems),
                 first=problems[:10],
@@ -305,7 +306,7 @@ class GroupCoordinator:
         groups = served.shard.groups
         self._journal.record(
             "GroupCoordinatorLoaded",
-            cause=cause,
+            cause=served.cause,
             partition=served.partition,
             leader_epoch=served.leader_epoch,
             took_ms=now.monotonic_ms - began,
