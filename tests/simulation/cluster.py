@@ -271,8 +271,15 @@ class Cluster:
         """Brokers that ended for no accepted reason."""
         self.counts: Counter[str] = Counter()
         """Faults, by name, that really happened."""
+        self.expired_early: dict[int, float] = {}
+        """When sessions were ended before their time: nothing that leases promise covers that."""
         self.observers: list[Callable[[Node, Broker], None]] = []
         self.nodes = {number: Node(self, number) for number in range(1, brokers + 1)}
+
+    def expire(self, session: MemoryClient) -> None:
+        """End a session at the servers long before its time, as an operator can."""
+        self.expired_early[session.session_id] = self.loop.time()
+        self.zookeeper.expire(session)
 
     def draw(self) -> random.Random:
         """A stream of chance of its own, so that one part's use of it does not shift another's."""

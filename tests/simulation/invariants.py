@@ -26,7 +26,7 @@ from kafkalite.server.broker import Broker
 from zk import paths
 from zk.codecs import decode_partition_state
 
-from .cluster import Cluster, Node
+from .cluster import SESSION_TIMEOUT_MS, Cluster, Node
 from .loop import Process
 
 HEADER_BYTES = 61
@@ -139,6 +139,10 @@ class Invariants:
             if part.error_code == ErrorCode.NONE
         ]
         session = node.session
+        if session is not None:
+            early = self._cluster.expired_early.get(session.session_id)
+            if early is not None and self._cluster.loop.time() - early <= SESSION_TIMEOUT_MS / 2000:
+                return  # The lease, half the time-out, cannot know of it yet.
         if acknowledged and (session is None or not self._cluster.zookeeper.is_alive(session)):
             self._broken(
                 f"{node.name} acknowledged records of {', '.join(acknowledged)} with acks=0 or 1 "

@@ -67,6 +67,7 @@ class Nemesis:
             "lost reply": self.lose_reply,
             "lost request": self.lose_request,
             "slow zookeeper": self.slow_zookeeper,
+            "contested ISR": self.contest_isr,
             "controller deposed": self.depose_controller,
             "ensemble away": self.ensemble_away,
             "slow links": self.slow_links,
@@ -326,7 +327,7 @@ class Nemesis:
         if session is not None:
             self._count("session expiry")
             self._cluster.note(f"session {session.session_id:#x} expires")
-            self._cluster.zookeeper.expire(session)
+            self._cluster.expire(session)
 
     async def suspend(self) -> None:
         node = self._node()
@@ -364,6 +365,28 @@ class Nemesis:
             session.lag_s = self._chance.choice([0.1, 0.5, 1.5])
             self._cluster.note(f"{node.name} and zookeeper are {session.lag_s} s apart")
             await asyncio.sleep(self._time(1, 30))
+            session.lag_s = 0.0
+
+    async def contest_isr(self) -> None:
+        """Leader and controller want to change one state at the same time: the leader drops a follower
+        that it is cut from, slowly, while a session ends."""
+        leader, follower = self._two()
+        session = leader.session
+        if session is None or not follower.is_up:
+            return
+        self._count("contested ISR")
+        session.lag_s = self._chance.uniform(0.2, 0.8)
+        links = [(leader.name, follower.name), (follower.name, leader.name)]
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._cut(links, self._chance.uniform(6, 12)))
+            await asyncio.sleep(self._chance.uniform(3, 8))
+            victim = self._chance.choice([leader, follower, self._node()]).session
+            if victim is not None:
+                self._cluster.note(f"session {victim.session_id:#x} expires")
+                self._cluster.expire(victim)
+            if self._chance.random() < 0.5:
+                self._cluster.zookeeper.lose_reply(session)
+            await asyncio.sleep(self._chance.uniform(1, 5))
             session.lag_s = 0.0
 
     async def depose_controller(self) -> None:

@@ -186,7 +186,10 @@ def _reuse_leader_epoch() -> contextlib.AbstractContextManager[None]:
     return _patched((state_machines, "decided", decided))
 
 
-@bug("re-apply an ISR change after a version conflict", {**SESSIONS, "slow zookeeper": 10, "crash": 6})
+@bug(
+    "re-apply an ISR change after a version conflict",
+    {**SESSIONS, "contested ISR": 12, "slow zookeeper": 10, "crash": 6},
+)
 def _force_isr_change() -> contextlib.AbstractContextManager[None]:
     write_once = ZooKeeperIsrStore.write
 
@@ -219,7 +222,10 @@ def _append_behind_failure() -> contextlib.AbstractContextManager[None]:
     return _patched((LogDir, "failed", failed))
 
 
-@bug("drop a pending ISR change when deposed", {**SESSIONS, "slow zookeeper": 10, "lost reply": 10})
+@bug(
+    "drop a pending ISR change when deposed",
+    {**SESSIONS, "contested ISR": 12, "slow zookeeper": 10, "lost reply": 10},
+)
 def _forget_deposition() -> contextlib.AbstractContextManager[None]:
     rule = Partition._settle_by
 
@@ -234,7 +240,10 @@ def _forget_deposition() -> contextlib.AbstractContextManager[None]:
     return _patched((Partition, "_settle_by", settle_by))
 
 
-@bug("drop a pending ISR change at a confirmation", {**SESSIONS, "slow zookeeper": 10, "lost reply": 10})
+@bug(
+    "drop a pending ISR change at a confirmation",
+    {**SESSIONS, "contested ISR": 12, "slow zookeeper": 10, "lost reply": 10},
+)
 def _drop_at_confirmation() -> contextlib.AbstractContextManager[None]:
     rule = Partition.confirm
 

@@ -51,6 +51,7 @@ ZOOKEEPER: Final[Mapping[str, float]] = {
     "lost request": 1,
     "slow zookeeper": 2,
     "controller deposed": 1.5,
+    "contested ISR": 2,
     "ensemble away": 1,
 }
 MACHINES: Final[Mapping[str, float]] = {"slow disk": 1, "disk error": 1.5, "clock jump": 1}
