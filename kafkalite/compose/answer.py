@@ -122,7 +122,7 @@ def text(answer: Answer) -> str:
     else:
         written.append("  every partition has its leader and all its replicas in the ISR")
     if answer.silent:
-        written.append(f"  {words.brokers(answer.silent)} could not be asked; what they know is missing here")
+        written.append(f"  what {words.brokers(answer.silent)} wrote down could not be read and is missing")
     return "\n".join([f"The cluster's answer, {words.seconds(answer.took_ms)}:", *written])
 
 

@@ -7,9 +7,11 @@ kind, its share of CPU) stands in labels of ours, which `docker-compose.yml` giv
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import subprocess
+import tarfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,6 +106,16 @@ class Service:
         """Address by full network name, of the networks that it is in now."""
         found = self.container.attrs["NetworkSettings"]["Networks"]
         return {name: str(facts.get("IPAddress") or "") for name, facts in found.items()}
+
+    def read_file(self, path: str) -> bytes | None:
+        """A file of the container's, whatever state it is in; None where it cannot be read."""
+        try:
+            parts, _ = self.container.get_archive(path)
+            with tarfile.open(fileobj=io.BytesIO(b"".join(parts))) as archive:
+                file = archive.extractfile(archive.next() or path)
+                return file.read() if file is not None else None
+        except (docker.errors.APIError, KeyError, tarfile.TarError):
+            return None
 
     def reloaded(self) -> Service:
         """The same container, looked at anew."""

@@ -266,12 +266,10 @@ class Verbs:
         self, what: str, proofs: Sequence[str], since: int, before: View, apart: Sequence[int] = ()
     ) -> Deed:
         """Read the journals. What brokers ``apart`` believe of the cluster as it is now does not count."""
-        brokers = self._project.brokers()
         view = self._view()
-        silent = [one.id for one in brokers if one.id not in view.answering]
-        heard = [one for one in brokers if one.id in view.answering]
         after = view.of([id for id in view.answering if id not in apart])
-        answer = tell(read_history(heard), since=since, before=before, after=after, silent=silent)
+        history, silent = read_history(self._project.brokers())
+        answer = tell(history, since=since, before=before, after=after, silent=silent)
         return Deed(what, tuple(proofs), answer)
 
     def _wait(self, condition: Callable[[], bool], what: str, *, at_most_s: float | None = None) -> None:

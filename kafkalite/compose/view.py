@@ -1,4 +1,4 @@
-"""The brokers as seen from this machine, through their published ports.
+"""The brokers as seen from this machine: through their published ports, and their journals' files.
 
 Every look asks all brokers anew and takes what comes: one that is dead, paused or cut off is simply
 not among those that answered.
@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import urlencode
 
 from kafkalite.compose.project import Service
 from kafkalite.journal import Event
@@ -22,7 +21,11 @@ from kafkalite.why import History, read_event
 HOST: Final = "127.0.0.1"
 _TIMEOUT_S: Final = 2.0
 """A broker that serves answers far sooner, on a busy machine too."""
-_PAGE: Final = 1000
+_NEWEST_BYTES: Final = 8 << 20
+"""So much of a journal is read; a fault and its answer are a small part of that."""
+
+DATA: Final = "/var/lib/kafkalite"
+"""`log.dirs` in the containers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +102,16 @@ def look(brokers: Sequence[Service]) -> View:
     )
 
 
-def read_history(brokers: Sequence[Service]) -> History:
-    """The rings of all brokers that answer, as one history."""
+def read_history(brokers: Sequence[Service]) -> tuple[History, tuple[int, ...]]:
+    """The journals of all brokers as one history, and the brokers whose journal could not be read.
+
+    They are read from the containers' files, through the engine: so the dead, the paused and the cut
+    off speak too, and nothing that a restarted broker knew before is missing.
+    """
     with ThreadPoolExecutor(max_workers=max(1, len(brokers))) as pool:
-        return History([event for events in pool.map(_ring, brokers) for event in events])
+        found = dict(zip(brokers, pool.map(_journal, brokers), strict=True))
+    history = History([event for events in found.values() for event in events or ()])
+    return history, tuple(broker.id for broker, events in found.items() if events is None)
 
 
 def is_serving(broker: Service, *, timeout_s: float = _TIMEOUT_S) -> bool:
@@ -136,19 +145,14 @@ def _partitions(metadata: Mapping[str, Any]) -> tuple[PartitionView, ...]:
     )
 
 
-def _ring(broker: Service) -> list[Event]:
-    """All that one broker's journal still holds; nothing where it does not answer."""
-    events: list[Event] = []
-    after: str | None = None
-    while True:
-        query = urlencode({"limit": str(_PAGE), **({"after": after} if after else {})})
-        answer = _get(broker, f"/v1/events?{query}", _TIMEOUT_S)
-        if answer is None:
-            return events
-        events += [read_event(body) for body in answer["events"]]
-        after = answer["next"]
-        if len(answer["events"]) < _PAGE:
-            return events
+def _journal(broker: Service) -> list[Event] | None:
+    """The newest events in the broker's `state-change.log`; None where the engine cannot read it."""
+    content = broker.read_file(f"{DATA}/state-change.log")
+    if content is None:
+        return None
+    # What was cut into, at either end, is no whole line.
+    lines = content[-_NEWEST_BYTES:].split(b"\n")[1 if len(content) > _NEWEST_BYTES else 0 : -1]
+    return [read_event(json.loads(line)) for line in lines if line.startswith(b"{") and line.endswith(b"}")]
 
 
 def _get(broker: Service, target: str, timeout_s: float) -> dict[str, Any] | None:

@@ -91,6 +91,18 @@ class ComposeCluster:
             await admin.create_topics([NewTopic(name, num_partitions=partitions, replication_factor=3)])
         return name
 
+    async def is_whole(self, topic: str) -> None:
+        """Wait until every partition of ``topic`` has a leader and all its replicas in the ISR."""
+        async with asyncio.timeout(90), AdminClient(bootstrap_servers=self.bootstrap_servers) as admin:
+            while True:
+                (description,) = await admin.describe_topics([topic])
+                if all(
+                    one.leader is not None and sorted(one.isr) == sorted(one.replicas)
+                    for one in description.partitions
+                ):
+                    return
+                await asyncio.sleep(0.2)
+
     async def leader(self, topic: str, partition: int = 0) -> int:
         async with AdminClient(bootstrap_servers=self.bootstrap_servers) as admin:
             (description,) = await admin.describe_topics([topic])

@@ -28,7 +28,10 @@ def commands(document: str, heading: str) -> list[str]:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("document", "heading", "least"),
-    [("docs/operations.md", "## A cluster in containers", 18), ("README.md", "## If you have Docker", 3)],
+    [
+        pytest.param("docs/operations.md", "## A cluster in containers", 18, marks=pytest.mark.soak),
+        ("README.md", "## If you have Docker", 4),
+    ],
 )
 def test_every_command_does_what_it_should(
     project: ComposeCluster, document: str, heading: str, least: int

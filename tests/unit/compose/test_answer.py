@@ -82,7 +82,7 @@ def test_the_answer_in_words() -> None:
     assert "leader 1 -> 2 of orders-0 (+5.3 s), because ZooKeeper deleted /brokers/ids/1" in told
     assert "controller: broker 3 (before: broker 1)" in told
     assert "not whole (no leader, or a replica out of the ISR): orders-0" in told
-    assert "broker 1 could not be asked" in told
+    assert "what broker 1 wrote down could not be read" in told
 
 
 def test_brokers_that_disagree_agree_on_nobody() -> None:
