@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import sys
 from pathlib import Path
@@ -66,6 +67,8 @@ def torture(
     kafkalite torture --minutes 30 --seed 1 --faults kill,pause,partition --acks 1
     """
     quiet_zookeeper()
+    # What the clients complain of is in the history, record by record.
+    logging.getLogger("kafkalite.client").setLevel(logging.CRITICAL)
     live = _live if sys.stderr.isatty() else None
     settings = Settings(directory, seed=seed, minutes=minutes, kinds=kinds, acks=acks, rate=rate)
     with outcomes():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -55,31 +56,47 @@ async def compare(
 ) -> list[tuple[TopicPartition, str]]:
     """The partitions whose replicas' files differ, and how; empty where all are the same.
 
-    Nothing is written meanwhile, but a follower may still fetch the last records: what differs is
-    looked at again until ``timeout_s`` is over.
+    Nothing is written meanwhile, but a follower may still fetch the last records: one that is only
+    shorter is looked at again until ``timeout_s`` is over.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout_s
-    left = list(partitions)
-    while True:
-        found = [
-            (one, difference)
-            for one in left
-            if (difference := await asyncio.to_thread(_difference, cluster, one)) is not None
-        ]
-        if not found or loop.time() > deadline:
-            return found
-        left = [one for one, _ in found]
-        await asyncio.sleep(_LOOK_AGAIN_S)
+    found: list[tuple[TopicPartition, str]] = []
+    for one in partitions:
+        while True:
+            difference = await asyncio.to_thread(_difference, cluster, one)
+            if difference is None:
+                break
+            if not difference.may_pass or loop.time() > deadline:
+                found.append((one, difference.text))
+                break
+            await asyncio.sleep(_LOOK_AGAIN_S)
+    return found
 
 
-def _difference(cluster: Cluster, partition: TopicPartition) -> str | None:
+@dataclass(frozen=True, slots=True)
+class _Difference:
+    text: str
+    may_pass: bool
+    """One log is the beginning of the other."""
+
+
+def _difference(cluster: Cluster, partition: TopicPartition) -> _Difference | None:
     first, *others = cluster.layout.brokers
     for other in others:
-        found = first_difference(_log(cluster, first, partition), _log(cluster, other, partition))
+        logs = _log(cluster, first, partition), _log(cluster, other, partition)
+        found = first_difference(*logs)
         if found is not None:
-            return f"the logs of {first.name} and {other.name} differ from byte {found} on"
+            return _Difference(
+                f"the logs of {first.name} and {other.name} differ from byte {found} on",
+                may_pass=found == min(size(log) for log in logs),
+            )
     return None
+
+
+def size(directory: Path) -> int:
+    """How many bytes of records a log directory holds."""
+    return sum(segment.stat().st_size for segment in directory.glob("*.log"))
 
 
 def _log(cluster: Cluster, node: Node, partition: TopicPartition) -> Path:
