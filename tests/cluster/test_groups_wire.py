@@ -294,3 +294,83 @@ async def test_the_internal_topic_is_as_kafka_makes_it_and_only_brokers_write_to
     )
     refused = await rpc.ask(asker.transport, asker.address, produce, lane="produce", timeout_ms=5_000)
     assert refused.responses[0].partition_responses[0].error_code == ErrorCode.INVALID_TOPIC_EXCEPTION
+
+
+@pytest.fixture
+async def three_brokers(zookeeper_connect: str, tmp_path: Path) -> AsyncIterator[list[BrokerProcess]]:
+    made = [
+        BrokerProcess(
+            tmp_path / f"broker-{number}",
+            {
+                "broker.id": str(number),
+                "listeners": f"PLAINTEXT://127.0.0.1:{free_port()}",
+                "zookeeper.connect": zookeeper_connect,
+                "zookeeper.session.timeout.ms": "2000",
+                "log.dirs": str(tmp_path / f"data-{number}"),
+                "offsets.topic.num.partitions": "3",
+                "group.initial.rebalance.delay.ms": "0",
+            },
+        )
+        for number in (1, 2, 3)
+    ]
+    await asyncio.gather(*(broker.start() for broker in made))
+    yield made
+    for broker in made:
+        if broker.process is not None and broker.process.returncode is None:
+            await broker.kill()
+
+
+async def coordinator_of(transport: HttpTransport, brokers: list[BrokerProcess], group: str) -> BrokerProcess:
+    """The broker among ``brokers`` that coordinates ``group``, once all agree and it is loaded."""
+    request = FindCoordinatorRequest(coordinator_keys=[group])
+    fetch = OffsetFetchRequest(groups=[OffsetFetchGroup(group_id=group)])
+    async with asyncio.timeout(60):
+        while True:
+            answers = [
+                await rpc.ask(
+                    transport, Address("127.0.0.1", broker.port), request, lane="find", timeout_ms=30_000
+                )
+                for broker in brokers
+            ]
+            found = {(answer.coordinators[0].error_code, answer.coordinators[0].port) for answer in answers}
+            if len(found) == 1:
+                ((code, port),) = found
+                named = next((broker for broker in brokers if broker.port == port), None)
+                if code == ErrorCode.NONE and named is not None:
+                    address = Address("127.0.0.1", port)
+                    answer = await rpc.ask(transport, address, fetch, lane="find", timeout_ms=10_000)
+                    if answer.groups[0].error_code == ErrorCode.NONE:
+                        return named
+            await asyncio.sleep(0.1)
+
+
+async def test_a_killed_coordinator_takes_no_acknowledged_commit_with_it(
+    three_brokers: list[BrokerProcess],
+) -> None:
+    transport = HttpTransport()
+    first = await coordinator_of(transport, three_brokers, "g")
+    controller = Asker(transport, first)
+    metadata = await rpc.ask(
+        transport, controller.address, MetadataRequest(topics=[]), lane="admin", timeout_ms=5_000
+    )
+    ruling = next(b for b in three_brokers if b.properties["broker.id"] == str(metadata.controller_id))
+    await Asker(transport, ruling).create_orders()
+    asker = Asker(transport, first)
+    async with asyncio.timeout(30):
+        while await asker.commit("g", 0) != ErrorCode.NONE:  # Until this broker knows the new topic.
+            await asyncio.sleep(0.05)
+    joined = await asker.enter("g", "one")
+    assignment = Assignment((TopicPartition("orders", 0),)).encode()
+    await asker.sync(joined, "g", "one", {joined.member_id: assignment})
+    for offset in range(1, 20):
+        assert await asker.commit("g", offset, joined.generation_id, joined.member_id) == ErrorCode.NONE
+
+    await first.kill()
+
+    rest = [broker for broker in three_brokers if broker is not first]
+    second = Asker(transport, await coordinator_of(transport, rest, "g"))
+    assert await second.committed("g") == 19
+    assert await second.heartbeat(joined, "g") == ErrorCode.NONE
+    assert await second.sync(joined, "g", "one", {}) == assignment
+    assert await second.commit("g", 20, joined.generation_id, joined.member_id) == ErrorCode.NONE
+    await transport.close()
