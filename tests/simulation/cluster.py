@@ -292,7 +292,14 @@ class Cluster:
         """A broker is about to start."""
         process = node.process
         assert process is not None
-        broker.journal.subscribe(lambda event: self.events.append(event) if process.is_alive else None)
+
+        def happened(event: Event) -> None:
+            if process.is_alive:
+                self.events.append(event)
+                if event.type == "PartitionFailed":  # A fault in the code; disks fail under another name.
+                    self.defects.append(f"{self.loop.time():.3f} {node.name}: {event.to_json()}")
+
+        broker.journal.subscribe(happened)
         for observer in self.observers:
             observer(node, broker)
 
