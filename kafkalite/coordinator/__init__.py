@@ -17,6 +17,21 @@ back answers, records to append, and what to write into the journal. When an app
 or fails, that is one more input. :mod:`kafkalite.coordinator.runtime` carries decisions out: it
 appends, waits for the high watermark, arms one timer a group, loads and unloads.
 
+What the journal is told (each names the group, and its cause where there is one):
+
+=========================  ========================================================================
+`GroupMemberJoined`        member, instance, client, host, and the reason that the client gave
+`GroupMemberReplaced`      a static member came back under a new member id; the old one is fenced
+`GroupMemberLeft`          it left or was removed, with the reason
+`GroupMemberExpired`       it fell silent, did not rejoin, did not sync, or never came
+`GroupRebalanceStarted`    why, in which state and generation; its cause is the event before it
+`GroupRebalanceCompleted`  generation, how long it took, which partitions moved from whom to whom
+`GroupOffsetsExpired`      which, and after how long; `GroupOffsetsDeleted` where it was asked for
+`GroupDeleted`             the group and all its offsets
+`GroupCoordinatorLoaded`   of a partition: how long it took, how much there is; its cause is what
+                           made this broker the leader. `…Unloaded`, `…Failed` with the reason
+=========================  ========================================================================
+
 What this package leaves to others: the log and its replication (:mod:`kafkalite.replication`), who
 leads what and which topics there are (:class:`~kafkalite.coordinator.edges.ClusterView`, the
 server's metadata cache), HTTP (the server's handlers), and the assignment itself, which a group's
