@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -41,6 +44,30 @@ async def test_leader_killed_while_records_are_sent(cluster: FaultCluster) -> No
         await cluster.start(f"broker-{victim}")
         await workload.acknowledges(300)
     await _verified(cluster, workload)
+
+
+async def test_why_asks_the_brokers_that_answer(cluster: FaultCluster) -> None:
+    """With addresses alone: what the journals of the living say, and who did not answer."""
+    topic = await cluster.create_topic(partitions=1)
+    leader, controller = await cluster.leader(topic), await cluster.controller()
+    victim = next(id for id in (1, 2, 3) if id not in (leader, controller))
+    await cluster.kill(f"broker-{victim}")
+    await cluster.until_why(topic, 0, lambda answer: victim not in answer.isr)
+    command = ["-m", "kafkalite.cli", "why", f"{topic}/0", "--output", "json", "--bootstrap-server"]
+    asked = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *command,
+        cluster.bootstrap_servers,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    out, err = await asked.communicate()
+    assert asked.returncode == 0, err
+    answer = json.loads(out)
+    assert (answer["state"], answer["leader"]) == ("online", leader)
+    assert f"broker {victim} is not in the ISR" in {one["about"] for one in answer["answers"]}
+    assert err.decode().count("does not answer") == 1
+    await cluster.start(f"broker-{victim}")
 
 
 async def test_controller_killed(cluster: FaultCluster) -> None:
