@@ -1,11 +1,12 @@
 """Sparse indexes of a segment: offset to position, timestamp to offset.
 
 Entries are fixed in size and rise, so a lookup is a binary search and costs O(log n) whatever the
-log's age. The entries of the *active* segment are kept in arrays beside the file; a rolled one
-drops its arrays and is searched by reading the file, a few blocks at a time, so memory does not
-grow with the log. Files are never mapped: a page fault on a bad disk would kill the process
-where a failed read is an error. For the same reason, and since nothing is mapped, files are not
-preallocated either: they are as long as what they hold.
+log's age. The entries of the *active* segment are kept in arrays beside the file, which gets them
+some dozens at a time (two write calls a batch would be half of all that an append makes), and at
+the latest before it is fsynced; a rolled one drops its arrays and is searched by reading the file,
+a few blocks at a time, so memory does not grow with the log. Files are never mapped: a page fault
+on a bad disk would kill the process where a failed read is an error. For the same reason, and since
+nothing is mapped, files are not preallocated either: they are as long as what they hold.
 
 - offset index: int32 offset relative to the segment's base, int32 position; the offset is the
   *last* one of the batch at that position;
@@ -25,6 +26,8 @@ from kafkalite.log.files import File, Files
 
 _OFFSET_ENTRY: Final = struct.Struct(">ii")
 _TIME_ENTRY: Final = struct.Struct(">qi")
+_WRITE_BYTES: Final = 1024
+"""The active segment's new entries are written together when they come to so much."""
 _BLOCK_ENTRIES: Final = 256
 """A search by reading ends with one read of this many entries."""
 RELATIVE_OFFSET_MAX: Final = 2**31 - 1
@@ -56,6 +59,8 @@ class _Index:
         self._file: File = files.open(path, create=True)
         self._entry = entry
         self._max_entries = max_bytes // entry.size
+        self._unwritten = bytearray()
+        """Entries that are not in the file yet. A crash may lose them: recovery makes them again."""
         self._first: array[int] | None = None
         self._second: array[int] | None = None
         self._count = self._file.size() // entry.size
@@ -85,14 +90,23 @@ class _Index:
 
     def seal(self) -> None:
         """Let go of the memory: the segment is no longer active."""
+        self.write()
         self._first = self._second = None
 
     def _append(self, first: int, second: int) -> None:
-        self._file.append([self._entry.pack(first, second)])
+        self._unwritten += self._entry.pack(first, second)
         self._count += 1
         if self._first is not None and self._second is not None:
             self._first.append(first)
             self._second.append(second)
+        if self._first is None or len(self._unwritten) >= _WRITE_BYTES:
+            self.write()
+
+    def write(self) -> None:
+        """Bring the file up to date. Raises OSError."""
+        if self._unwritten:
+            entries, self._unwritten = self._unwritten, bytearray()
+            self._file.append([entries])
 
     def _get(self, index: int, *, wait: bool = True) -> tuple[int, int]:
         # Looked at once: the loop may seal the segment while a thread searches it.
@@ -132,6 +146,7 @@ class _Index:
 
     def _truncate_to(self, count: int) -> None:
         """Keep the first ``count`` entries."""
+        self.write()
         if count == self._count and self._file.size() == count * self._entry.size:
             return
         self._file.truncate(count * self._entry.size)
@@ -145,6 +160,7 @@ class _Index:
         self._truncate_to(0)
 
     def sync(self) -> None:
+        """Make durable what is in the file: all there is, after :meth:`write`. May run in a thread."""
         self._file.sync()
 
     def close(self) -> None:

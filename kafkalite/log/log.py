@@ -761,6 +761,7 @@ class Log:
 
     def _sync_truncation(self) -> None:
         """Make a truncation durable: cut file, removed names, side files."""
+        self._active.write_indexes()
         plan = _FlushPlan(
             self._files,
             (self._active,),
@@ -817,6 +818,10 @@ class Log:
         if target <= self._recovery_point and not self._unsynced_paths and not self._unsynced_dirs:
             return None
         first = max(bisect_right(self._bases, self._recovery_point) - 1, 0)
+        try:
+            self._active.write_indexes()
+        except OSError as error:
+            self._fail(error, "flushing")
         plan = _FlushPlan(
             self._files,
             tuple(segment for segment in self._segments[first:] if segment.base_offset < target),

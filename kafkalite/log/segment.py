@@ -234,6 +234,11 @@ class Segment:
             for suffix in (INDEX_SUFFIX, TIME_INDEX_SUFFIX, SNAPSHOT_SUFFIX, LOG_SUFFIX)
         ]
 
+    def write_indexes(self) -> None:
+        """Bring the index files up to date; before :meth:`sync`, on the loop."""
+        self._offset_index.write()
+        self._time_index.write()
+
     def sync(self) -> None:
         """Make log and indexes durable; may run in a thread while the segment is pinned."""
         self._log.sync()
