@@ -178,17 +178,20 @@ class AiohttpListening:
         first = content.read_nowait() if announced is not None else b""
         if len(first) == announced:
             return memoryview(first)  # It came in one piece: nothing to gather, nothing to copy.
-        body = bytearray(first)
-        while not content.at_eof():
-            try:
-                async with asyncio.timeout(self._body_timeout_s):
+        pieces, size = [first], len(first)
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self._body_timeout_s) as patience:
+                while not content.at_eof():
                     chunk = await content.readany()
-            except TimeoutError:
-                raise _BodyStalled from None
-            if len(body) + len(chunk) > limit:
-                raise _BodyTooLarge
-            body += chunk
-        return memoryview(body)
+                    size += len(chunk)
+                    if size > limit:
+                        raise _BodyTooLarge
+                    pieces.append(chunk)
+                    patience.reschedule(loop.time() + self._body_timeout_s)
+        except TimeoutError:
+            raise _BodyStalled from None
+        return memoryview(b"".join(pieces))  # Copied once; a buffer that grows is copied again and again.
 
 
 class _Server(web.Server):

@@ -160,7 +160,7 @@ class _Connection(asyncio.Protocol):
         """Whose answers are due, the next one first."""
         self._parser = httptools.HttpResponseParser(self)
         self._headers: dict[str, str] = {}
-        self._body: bytes | bytearray = b""
+        self._body: list[bytes] = []
         self._is_mid_answer = False
         self._resumed: asyncio.Future[None] | None = None
         """Set while the socket's write buffer is full."""
@@ -251,18 +251,12 @@ class _Connection(asyncio.Protocol):
         self._headers[name.decode("latin-1").lower()] = value.decode("utf-8", "surrogateescape")
 
     def on_body(self, piece: bytes) -> None:
-        if not self._body:
-            self._body = piece  # Most answers come in one piece and are never copied.
-        elif isinstance(self._body, bytearray):
-            self._body += piece
-        else:
-            self._body = bytearray(self._body)
-            self._body += piece
+        self._body.append(piece)
 
     def on_message_complete(self) -> None:
         status = self._parser.get_status_code()
-        headers, body = self._headers, self._body
-        self._headers, self._body, self._is_mid_answer = {}, b"", False
+        headers, pieces = self._headers, self._body
+        self._headers, self._body, self._is_mid_answer = {}, [], False
         if status < 200 or self.is_closed:
             return  # An interim answer (100 Continue): the real one follows.
         if not self._in_flight:
@@ -270,7 +264,9 @@ class _Connection(asyncio.Protocol):
             return
         answer = self._in_flight.popleft()
         if not answer.done():
-            answer.set_result(HttpReply(status, (body,) if body else (), headers))
+            # Put together once: a buffer that grows is copied again and again.
+            body = tuple(pieces) if len(pieces) < 2 else (b"".join(pieces),)
+            answer.set_result(HttpReply(status, body, headers))
         if not self._parser.should_keep_alive():
             self.fail("the server closed the connection after an earlier answer")
 
