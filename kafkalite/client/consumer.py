@@ -283,9 +283,10 @@ class Consumer:
         listener hears of the revocation, and the member leaves, unless it is static.
         """
         self._processed_all()
-        await self._stop()
+        await self.abandon()
 
-    async def _stop(self) -> None:
+    async def abandon(self) -> None:
+        """Stop without taking what was last handed out for processed: whoever comes next gets it again."""
         was_open = self._is_open
         self._is_open = False
         self._current = None
@@ -306,8 +307,8 @@ class Consumer:
     ) -> None:
         if error is None:
             await self.stop()
-        else:  # What the caller was at is not processed: whoever comes next gets it again.
-            await self._stop()
+        else:  # What the caller was at is not processed.
+            await self.abandon()
 
     def _failed(self, fault: BaseException) -> None:
         self._fault = fault

@@ -23,6 +23,7 @@ EDGES = {
     "kafkalite/edge.py": "implements Clock, Offload and chance",
     "kafkalite/log/files.py": "implements Files",
     "kafkalite/transport/": "implements Transport",
+    "kafkalite/client/blocking.py": "the clients' loop in a thread of its own, for callers without asyncio",
     "kafkalite/server/http.py": "implements Network",
     "kafkalite/server/malloc.py": "tunes this process's allocator",
     "kafkalite/server/process.py": "a broker as a process: signals, the host's name, exit codes",
