@@ -82,9 +82,7 @@ class Assignment:
 
     def encode(self, version: int = ASSIGNMENT_VERSION) -> bytes:
         """Write it; all versions up to 3 look the same."""
-        return b"".join(
-            (_INT16.pack(version), _partitions(self.partitions), _nullable_bytes(self.user_data))
-        )
+        return b"".join((_INT16.pack(version), _partitions(self.partitions), _nullable_bytes(self.user_data)))
 
     @staticmethod
     def decode(data: Buffer) -> Assignment:
