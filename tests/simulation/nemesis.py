@@ -79,7 +79,7 @@ class Nemesis:
     async def run(self) -> None:
         """Break things until cancelled; then what was broken is undone by :meth:`heal`."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._supervise(), name="supervisor")
+            tasks.create_task(self.supervise(), name="supervisor")
             while True:
                 await asyncio.sleep(self._chance.expovariate(1 / self._pause_s))
                 (fault,) = self._chance.choices(self._drawn, self._weights)
@@ -88,7 +88,7 @@ class Nemesis:
     async def _apply(self, fault: Callable[[], Awaitable[None]]) -> None:
         await fault()
 
-    async def _supervise(self) -> None:
+    async def supervise(self) -> None:
         """Restart brokers that have ended by themselves, as an init system would."""
         while True:
             await asyncio.sleep(1)

@@ -210,8 +210,11 @@ class _World:
         await asyncio.wait([breaking])
         cluster.note("everything is healed")
         await nemesis.heal()
+        # A broker that was asked to stop before the healing may end after it.
+        supervising = loop.create_task(nemesis.supervise(), name="supervisor")
         await self._live(workload)
         await self._settle(workload)
+        supervising.cancel()
 
     def is_whole(self) -> bool:
         """Whether every broker is up and every partition is led, with all replicas in sync."""
