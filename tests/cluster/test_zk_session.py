@@ -144,7 +144,7 @@ async def test_a_blocked_loop_does_not_cost_the_session(zookeeper_connect: str) 
     states: list[SessionState] = []
     client.on_state(states.append)
     await client.create("/me", ephemeral=True)
-    time.sleep(2.5)
+    time.sleep(2.5)  # noqa: ASYNC251 - blocking the loop is what is tested
     assert not Lease(client).is_held(SystemClock().monotonic())
     await client.sync()
     assert await client.exists("/me") is not None
