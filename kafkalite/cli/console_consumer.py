@@ -26,9 +26,24 @@ from kafkalite.cli.client_options import (
 )
 from kafkalite.cli.outcome import ExitCode, Failed
 from kafkalite.client.admin import AdminClient
+from kafkalite.client.assignors import assignor
 from kafkalite.client.consumer import Consumer
 from kafkalite.client.records import LOG_APPEND_TIME, ConsumerRecord
 from kafkalite.common import TopicPartition
+
+
+def _assignors(text: str) -> list[str]:
+    """Names, or Kafka's class names. Raises ValueError for one that there is not."""
+    names = [name.strip().rpartition(".")[2] for name in text.split(",")]
+    return [assignor(_ASSIGNOR_CLASSES.get(name, name)).name for name in names]
+
+
+_ASSIGNOR_CLASSES: Final = {
+    "RangeAssignor": "range",
+    "RoundRobinAssignor": "roundrobin",
+    "StickyAssignor": "sticky",
+    "CooperativeStickyAssignor": "cooperative-sticky",
+}
 
 CONSUMER_PROPERTIES: Final[Properties] = {
     **COMMON_PROPERTIES,
@@ -39,6 +54,14 @@ CONSUMER_PROPERTIES: Final[Properties] = {
     "fetch.max.wait.ms": ("fetch_max_wait_ms", int),
     "max.partition.fetch.bytes": ("max_partition_fetch_bytes", int),
     "check.crcs": ("check_crcs", boolean),
+    "group.id": ("group_id", str),
+    "group.instance.id": ("group_instance_id", str),
+    "enable.auto.commit": ("enable_auto_commit", boolean),
+    "auto.commit.interval.ms": ("auto_commit_interval_ms", int),
+    "session.timeout.ms": ("session_timeout_ms", int),
+    "heartbeat.interval.ms": ("heartbeat_interval_ms", int),
+    "max.poll.interval.ms": ("max_poll_interval_ms", int),
+    "partition.assignment.strategy": ("partition_assignment_strategy", _assignors),
 }
 
 TOPIC_PATIENCE_S: Final = 5.0
@@ -187,9 +210,8 @@ class Plan:
     help="print.timestamp, print.key, print.offset, print.partition, print.headers, print.value, "
     "key.separator, line.separator, headers.separator, null.literal, {key,value,headers}.deserializer.",
 )
-@refused(
-    "--group",
-    because="consumer groups are not in this version of kafkalite; without --group all partitions are read",
+@click.option(
+    "--group", metavar="ID", help="Read as a member of this group; without it, all partitions are read."
 )
 @refused(
     "--formatter",
@@ -213,6 +235,7 @@ def console_consumer(
     consumer_property: tuple[str, ...],
     config_file: Path | None,
     formatter_properties: tuple[str, ...],
+    group: str | None,
 ) -> None:
     """Print records as they come, until interrupted.
 
@@ -247,6 +270,14 @@ def console_consumer(
         arguments["auto_offset_reset"] = "earliest"
     if isolation_level is not None:
         arguments["isolation_level"] = isolation_level
+    if group is not None:
+        if arguments.get("group_id", group) != group:
+            raise click.UsageError(
+                "The group ids provided by --group and by the property group.id are different"
+            )
+        arguments["group_id"] = group
+    if partition is not None and "group_id" in arguments:
+        raise click.UsageError("Options group and partition cannot be specified together.")
     plan = Plan(topic, include, partition, offset, max_messages, timeout_ms, skip_message_on_error)
     run(_consume(arguments, plan, formatter))
 

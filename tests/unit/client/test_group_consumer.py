@@ -52,17 +52,15 @@ class Heard(RebalanceListener):
 
 
 def consumer_of(cluster: GroupCluster, **options: Any) -> Consumer:
-    return Consumer(
-        **{
-            "bootstrap_servers": "fake:9001",
-            "group_id": "g",
-            "auto_offset_reset": "earliest",
-            "transport": Shared(cluster),
-            "clock": VirtualClock(asyncio.get_running_loop()),
-            "chance": random.Random(1),
-        }
-        | options
-    )
+    arguments: dict[str, Any] = {
+        "bootstrap_servers": "fake:9001",
+        "group_id": "g",
+        "auto_offset_reset": "earliest",
+        "transport": Shared(cluster),
+        "clock": VirtualClock(asyncio.get_running_loop()),
+        "chance": random.Random(1),
+    }
+    return Consumer(**arguments | options)
 
 
 class Shared:
