@@ -8,7 +8,8 @@ proxies whether the traffic met it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 
 import pytest
 import pytest_asyncio
@@ -61,6 +62,15 @@ async def linked(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Link
             await asyncio.to_thread(cluster.down, timeout_s=60, delete=True)
 
 
+@contextmanager
+def healed_at_the_end(cut: Cut) -> Iterator[None]:
+    """Whatever happens inside, the tests after this one find whole links."""
+    try:
+        yield
+    finally:
+        cut.heal()
+
+
 def workload_for(cluster: LinkedCluster, topic: str) -> Workload:
     return Workload(cluster.bootstrap_servers, topic, 3)
 
@@ -81,10 +91,10 @@ async def test_a_leader_is_cut_off_from_the_other_brokers(linked: LinkedCluster,
     async with workload_for(linked, topic).running(request_timeout_ms=REQUEST_TIMEOUT_MS) as workload:
         await workload.acknowledges(300)
         cut = Cut(*linked.links.between_brokers(victim))
-        cut.apply(way)
-        await linked.until_why(topic, 0, lambda answer: len(answer.isr) == 1 or answer.leader != victim)
-        assert cut.met, "no traffic met the cut"
-        cut.heal()
+        with healed_at_the_end(cut):
+            cut.apply(way)
+            await linked.until_why(topic, 0, lambda answer: len(answer.isr) == 1 or answer.leader != victim)
+            assert cut.met, "no traffic met the cut"
         await workload.acknowledges(600)
     await linked.is_whole(topic)
     await kept_its_word(workload)
@@ -94,7 +104,6 @@ async def test_a_leader_is_cut_off_from_the_other_brokers(linked: LinkedCluster,
     "way",
     [
         "both ways",
-        pytest.param("nothing comes in", marks=pytest.mark.soak),
         "nothing goes out",
         pytest.param("reset", marks=pytest.mark.soak),
     ],
@@ -107,19 +116,40 @@ async def test_a_leader_is_cut_off_from_zookeeper(linked: LinkedCluster, way: st
     async with workload_for(linked, topic).running(request_timeout_ms=REQUEST_TIMEOUT_MS) as workload:
         await workload.acknowledges(300)
         cut = Cut([], linked.links.to_zookeeper(victim))
-        cut.apply(way)
-        await linked.until_event(victim, "LeaseExpired", after=before)
-        answer = await linked.until_why(
-            topic, 0, lambda answer: answer.leader is not None and answer.leader != victim
-        )
-        assert cut.met, "no traffic met the cut"
-        (chain,) = [one for one in answer.chains if one.question == "leader"]
-        assert chain.links[-1].broker == victim, f"why does not know what befell broker {victim}: {chain}"
-        await workload.acknowledges(300)
-        cut.heal()
+        with healed_at_the_end(cut):
+            cut.apply(way)
+            await linked.until_event(victim, "LeaseExpired", after=before)
+            answer = await linked.until_why(
+                topic, 0, lambda answer: answer.leader is not None and answer.leader != victim
+            )
+            assert cut.met, "no traffic met the cut"
+            (chain,) = [one for one in answer.chains if one.question == "leader"]
+            assert chain.links[-1].broker == victim, f"why does not know what befell broker {victim}: {chain}"
+            await workload.acknowledges(300)
         async with asyncio.timeout(60):
             while linked.lives(victim) == lives:
                 await asyncio.sleep(0.2)
+        await workload.acknowledges(300)
+    await linked.is_whole(topic)
+    await kept_its_word(workload)
+
+
+@pytest.mark.soak
+async def test_a_leader_that_zookeepers_answers_do_not_reach(linked: LinkedCluster) -> None:
+    """It freezes. What it sends arrives, so ZooKeeper keeps its session, and acks=all goes on with it."""
+    topic = await linked.create_topic()
+    victim = await linked.leader(topic)
+    before, lives = len(linked.events(victim)), linked.lives(victim)
+    async with workload_for(linked, topic).running(request_timeout_ms=REQUEST_TIMEOUT_MS) as workload:
+        await workload.acknowledges(300)
+        cut = Cut([], linked.links.to_zookeeper(victim))
+        with healed_at_the_end(cut):
+            cut.apply("nothing comes in")
+            await linked.until_event(victim, "LeaseExpired", after=before)
+            await asyncio.sleep(2.5 * SESSION_TIMEOUT_MS / 1000)
+            assert cut.met, "no traffic met the cut"
+            await workload.acknowledges(300)
+        assert linked.lives(victim) == lives
         await workload.acknowledges(300)
     await linked.is_whole(topic)
     await kept_its_word(workload)
@@ -133,10 +163,10 @@ async def test_clients_are_cut_off_from_a_leader(linked: LinkedCluster, way: str
     async with workload_for(linked, topic).running(request_timeout_ms=REQUEST_TIMEOUT_MS) as workload:
         await workload.acknowledges(300)
         cut = Cut(linked.links.from_clients(victim), [])
-        cut.apply(way)
-        await asyncio.sleep(1.5 * REQUEST_TIMEOUT_MS / 1000)
-        assert cut.met, "no traffic met the cut"
-        cut.heal()
+        with healed_at_the_end(cut):
+            cut.apply(way)
+            await asyncio.sleep(1.5 * REQUEST_TIMEOUT_MS / 1000)
+            assert cut.met, "no traffic met the cut"
         await workload.acknowledges(300)
     await linked.is_whole(topic)
     await kept_its_word(workload)
@@ -154,11 +184,11 @@ async def test_slow_links(linked: LinkedCluster) -> None:
             [*incoming, *linked.links.from_clients(victim)],
             [*outgoing, *linked.links.to_zookeeper(victim)],
         )
-        cut.slow(0.2)
-        await asyncio.sleep(2 * SESSION_TIMEOUT_MS / 1000)
-        await workload.acknowledges(100)
-        assert cut.met, "no traffic met the slow links"
-        cut.heal()
+        with healed_at_the_end(cut):
+            cut.slow(0.2)
+            await asyncio.sleep(2 * SESSION_TIMEOUT_MS / 1000)
+            await workload.acknowledges(100)
+            assert cut.met, "no traffic met the slow links"
         await workload.acknowledges(300)
     assert linked.lives(victim) == lives, "slow links cost the session"
     assert not workload.failed

@@ -12,6 +12,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from controller.config import ControllerConfig
 from controller.controller import Controller
@@ -252,7 +253,7 @@ class Cluster:
                 await member.zk.close()
 
     async def start(self, *ids: int, racks: Mapping[int, str] | None = None) -> None:
-        """Start brokers, one after the other."""
+        """Start brokers, one after the other, each known to the controller before the next."""
         assert self.tasks is not None
         for id in ids:
             member = Member(self, BrokerId(id), (racks or {}).get(id))
@@ -260,6 +261,13 @@ class Cluster:
             self.tasks.create_task(member.controller.run())
             await member.join()
             await self.until(lambda: self.active is not None)
+            await self.until(partial(self._is_known, member.id))
+
+    def _is_known(self, id: BrokerId) -> bool:
+        """Whether a controller has taken note of the broker."""
+        return any(id in e.facts["brokers"] for e in self.events("ControllerContextLoaded")) or any(
+            id == e.facts["broker"] for e in self.events("BrokerStarted")
+        )
 
     def __getitem__(self, id: int) -> Member:
         return self.members[BrokerId(id)]
