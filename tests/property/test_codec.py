@@ -33,6 +33,8 @@ def values_of(info: msgspec.inspect.Type) -> st.SearchStrategy[Any]:
             return st.text(max_size=40)
         case msgspec.inspect.BoolType():
             return st.booleans()
+        case msgspec.inspect.BytesType():
+            return st.binary(max_size=300)
         case msgspec.inspect.MemoryViewType():
             sizes = st.sampled_from([0, 1, 255, 256, 65535, 65536])
             return st.one_of(st.binary(max_size=30), sizes.map(bytes)).map(memoryview)
