@@ -46,6 +46,8 @@ DELETED_SUFFIX: Final = ".deleted"
 
 _SPAN: Final = struct.Struct(">qi11xi")
 """Of a header: base offset, batch length, last offset delta."""
+_RECENT: Final = 16
+"""Batches whose place is remembered: more than lie between a leader and its followers."""
 _SCAN_CHUNK: Final = 256 * 1024
 
 
@@ -101,6 +103,9 @@ class Segment:
         self._first_timestamp: int | None = None
         self._largest: TimestampOffset | None = None
         self._bytes_since_entry = 0
+        self._recent: dict[int, tuple[int, _Span]] = {}
+        """Where the last few appended batches lie, by base offset: what followers and readers at the end
+        ask for. They need no look into index and file."""
         self._pins = 0
         self._closing = False
         self._index_interval_bytes = config.index_interval_bytes
@@ -114,6 +119,7 @@ class Segment:
 
     def seal(self) -> None:
         """End the segment: the time index gets its last entry, memory is given back."""
+        self._recent.clear()
         self._index_largest_timestamp()
         self._offset_index.seal()
         self._time_index.seal()
@@ -263,9 +269,14 @@ class Segment:
         """
         position = self.size
         written = self._log.append(buffers)
+        recent = self._recent
         for header in headers:
             self._index_batch(header, position)
+            span = (header.base_offset, header.batch_length, header.last_offset_delta)
+            recent[header.base_offset] = (position, span)
             position += header.size
+        while len(recent) > _RECENT:
+            del recent[next(iter(recent))]
         self.size += written
         self.next_offset = headers[-1].next_offset
 
@@ -294,6 +305,7 @@ class Segment:
     def truncate_to(self, offset: int) -> None:
         """Drop every batch that reaches to ``offset`` or beyond. Raises CorruptMessageError."""
         position, next_offset = self._floor_batch(offset)
+        self._recent.clear()
         self._log.truncate(position)
         self.size = position
         self.next_offset = next_offset
@@ -342,10 +354,12 @@ class Segment:
         that there are batches, but none within the limits.
         """
         size = self.size
-        start = self._offset_index.lookup(offset, wait=wait).position
-        first = self._first_at_or_after(offset, start, size, wait)
-        if first is None:
-            return None
+        first = self._recent.get(offset)
+        if first is None or first[0] >= size:
+            start = self._offset_index.lookup(offset, wait=wait).position
+            first = self._first_at_or_after(offset, start, size, wait)
+            if first is None:
+                return None
         position, (base, length, delta) = first
         if base + delta >= upper_bound:
             return SegmentSlice(b"", offset, offset)
