@@ -14,6 +14,7 @@ from kafkalite.cli.client_options import outcomes as client_outcomes
 from kafkalite.cli.cluster import outcomes as cluster_outcomes
 from kafkalite.cli.cluster import quiet_zookeeper
 from kafkalite.cli.outcome import Failed
+from kafkalite.perf.kafka import Kafka, KafkaFailed, KafkaRun
 from kafkalite.perf.machine import machine, peak_rss_mb
 from kafkalite.perf.plot import Bar, svg
 from kafkalite.perf.rows import ROWS, TABLE, Row
@@ -31,9 +32,25 @@ from kafkalite.perf.runner import Run, RunFailed, Spread, run_row
     show_default=True,
     help="Where bench.json and bench.svg go.",
 )
+@click.option("--against", metavar="HOST:PORT", help="A running Apache Kafka to measure in alternation.")
+@click.option(
+    "--kafka-home",
+    envvar="KAFKA_HOME",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Kafka's directory, or a folder of its jars; KAFKA_HOME by default.",
+)
 @click.option("--list", "only_list", is_flag=True, help="Print the rows' names and what they are.")
 @click.option("--output", type=click.Choice(["text", "json"]), default="text")
-def bench(names: str | None, records: int, rounds: int, results: Path, only_list: bool, output: str) -> None:
+def bench(
+    names: str | None,
+    records: int,
+    rounds: int,
+    results: Path,
+    against: str | None,
+    kafka_home: Path | None,
+    only_list: bool,
+    output: str,
+) -> None:
     """Measure producing, consuming and latency, each row on a fresh cluster of three brokers.
 
     Every record that was acknowledged is read back: count and checksum must agree.
@@ -41,31 +58,40 @@ def bench(names: str | None, records: int, rounds: int, results: Path, only_list
     \b
     scripts/bench
     scripts/bench --rows produce-3x-all,consume-columns --rounds 5
+    KAFKA_HOME=/opt/kafka scripts/bench --against localhost:9092
     """
     if only_list:
         for row in ROWS.values():
             click.echo(f"{row.name:18} {row.title}")
         return
     rows = _chosen(names)
+    if against is not None and kafka_home is None:
+        raise click.UsageError("--against needs Kafka's own tools: give --kafka-home, or set KAFKA_HOME")
+    kafka = Kafka(against, kafka_home) if against is not None and kafka_home is not None else None
     quiet_zookeeper()
     if output == "text":
         click.echo(machine())
     runs: list[Run] = []
+    kafkas: list[KafkaRun] = []
     for number in range(rounds):
         for row in rows:
             with cluster_outcomes(), client_outcomes():
                 try:
                     run = run_row(row, records, lambda words: None)
-                except RunFailed as error:
+                    other = None if kafka is None else kafka.run_row(row, records)
+                except (RunFailed, KafkaFailed) as error:
                     raise Failed(str(error)) from error
             runs.append(run)
+            if other is not None:
+                kafkas.append(other)
             if output == "text":
-                click.echo(f"round {number + 1}: {_text(row, [run])}")
+                click.echo(f"round {number + 1}: {_text(row, [run])}{_beside([other] if other else [])}")
     document = {
         "machine": machine(),
         "when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "rows": [_summary(row, runs) for row in rows],
         "runs": runs,
+        "kafka": kafkas,
     }
     results.mkdir(parents=True, exist_ok=True)
     encoded = msgspec.json.format(msgspec.json.encode(document), indent=2)
@@ -76,7 +102,8 @@ def bench(names: str | None, records: int, rounds: int, results: Path, only_list
         return
     click.echo(f"\nmedian (min to max) of {rounds} rounds:")
     for row in rows:
-        click.echo(_text(row, [run for run in runs if run.row == row.name]))
+        beside = _beside([each for each in kafkas if each.row == row.name])
+        click.echo(_text(row, [run for run in runs if run.row == row.name]) + beside)
     click.echo(f"\n{results / 'bench.json'} and {results / 'bench.svg'} have it all.")
 
 
@@ -108,6 +135,18 @@ def _text(row: Row, runs: Sequence[Run]) -> str:
         f"{row.title}: {rate.median:,.0f} records/s{width}, CPU s/M records: brokers {brokers.median:.2f}, "
         f"clients {clients.median:.2f}; a broker's memory {memory:.0f} MB"
     )
+
+
+def _beside(runs: Sequence[KafkaRun]) -> str:
+    """What Apache Kafka did in the same row; nothing where it was not asked."""
+    if not runs:
+        return ""
+    latencies = [run.latency_ms for run in runs if run.latency_ms is not None]
+    if latencies:
+        found = Spread.of([each["mean"] for each in latencies])
+        return f"; Apache Kafka: mean {found.median:.2f} ms, one after the other"
+    found = Spread.of([run.records_per_s for run in runs])
+    return f"; Apache Kafka: {found.median:,.0f} records/s"
 
 
 def _summary(row: Row, runs: Sequence[Run]) -> dict[str, object]:
