@@ -17,6 +17,7 @@ from kafkalite.compose import faults
 from kafkalite.compose.answer import Answer, tell
 from kafkalite.compose.project import NETWORKS, OVERLAYS, NoProject, Project, Service
 from kafkalite.compose.view import View, look, now_ms, read_history
+from kafkalite.why import words
 
 _POLL_S: Final = 0.3
 _MOST_BROKERS: Final = 5
@@ -276,7 +277,11 @@ class Verbs:
         deadline = time.monotonic() + min(self._timeout_s, at_most_s or self._timeout_s)
         while not condition():
             if time.monotonic() > deadline:
-                raise Unanswered(f"timed out after {self._timeout_s:g} s, waiting for {what}")
+                now = self._view()
+                raise Unanswered(
+                    f"timed out after {self._timeout_s:g} s, waiting for {what}; answering: "
+                    f"{words.brokers(sorted(now.answering))}; not whole: {_names(now) or 'nothing'}"
+                )
             time.sleep(_POLL_S)
 
     def _view(self) -> View:
