@@ -1,4 +1,4 @@
-"""`kafkalite why TOPIC/PARTITION`: why a partition is as it is, from the journals of all brokers."""
+"""`kafkalite why`: why a partition is as it is, or a group rebalanced, from the journals of all brokers."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from kafkalite.cluster.journals import read_journals
 from kafkalite.cluster.launcher import Cluster
 from kafkalite.cluster.layout import HOST, BadLayout, NoCluster
 from kafkalite.common import Address, TopicPartition
-from kafkalite.why import History, explain, read_event, text
+from kafkalite.edge import SystemClock
+from kafkalite.why import History, explain, explain_group, group_text, read_event, text
 
 
 @click.command()
-@click.argument("partition", metavar="TOPIC/PARTITION")
+@click.argument("wanted", nargs=-1, required=True, metavar="TOPIC/PARTITION | group GROUP")
 @bootstrap_option
 @click.option(
     "--dir",
@@ -30,17 +31,41 @@ from kafkalite.why import History, explain, read_event, text
     help="The local cluster's directory: its dead brokers speak too, through their files.",
 )
 @output_option
-def why(partition: str, bootstrap: str | None, directory: Path | None, output: str) -> None:
-    """Say why a partition has this leader, this ISR, and which of its records are gone.
+def why(wanted: tuple[str, ...], bootstrap: str | None, directory: Path | None, output: str) -> None:
+    """Say why a partition has this leader, this ISR, and which of its records are gone; or why a
+    group rebalanced, who came and went, how long it stood still and what changed hands.
 
     The journals of all brokers that answer are read, and with --dir (or ./.kafkalite) the files
     of those that do not.
 
     \b
     kafkalite why orders/2
+    kafkalite why group payments
     kafkalite why orders/2 --bootstrap-server broker-1:9092,broker-2:9092 --output json
     """
-    wanted = _partition(partition)
+    match wanted:
+        case ("group", group):
+            _why_group(group, bootstrap, directory, output)
+        case (partition,):
+            _why_partition(_partition(partition), bootstrap, directory, output)
+        case _:
+            raise click.UsageError("name one TOPIC/PARTITION, or: group GROUP")
+
+
+def _why_group(group: str, bootstrap: str | None, directory: Path | None, output: str) -> None:
+    history, silent = _read(bootstrap, directory)
+    answer = explain_group(history, group)
+    if output == "json":
+        click.echo(json.dumps(answer.to_json() | {"silent": sorted(silent)}))
+    elif answer.is_known:
+        click.echo("\n".join(group_text(answer, now_ms=SystemClock().wall_ms())))
+    if not answer.is_known:
+        raise Failed(f"no journal tells of group {group}", ExitCode.NOT_FOUND)
+
+
+def _why_partition(
+    wanted: TopicPartition, bootstrap: str | None, directory: Path | None, output: str
+) -> None:
     history, silent = _read(bootstrap, directory)
     answer = explain(history, wanted, silent=silent)
     if output == "json":
