@@ -185,7 +185,7 @@ def lag_lines(lags: Sequence[Lag], *, with_time: bool = False) -> list[str]:
         )
         seconds = "-" if lag.lag_seconds is None else f"{lag.lag_seconds:.1f}"
         rows.append((*row, seconds) if with_time else row)
-    widths = [15, 15, 10, 15, 15, 15, 15, 15, 15 if with_time else 0]
+    widths = [15, 15, 10, 15, 15, 15, 15, 15, *([15, 0] if with_time else [0])]
     return _table((*header, "LAG-SECONDS") if with_time else header, rows, widths, growing={0, 1, 6, 7, 8})
 
 

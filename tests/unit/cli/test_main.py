@@ -57,12 +57,27 @@ def test_every_command_has_help(name: str) -> None:
         ),
         (["kafka-topics", "--create", "--topic", "t", "--replica-assignment", "1:1"], "duplicate entries"),
         (["kafka-topics", "--create", "--topic", "t", "--config", "nonsense"], "not of the form name=value"),
-        (["kafka-console-consumer", "--topic", "t", "--group", "g"], "--group: consumer groups are not"),
+        (
+            [
+                *("kafka-console-consumer", "--bootstrap-server", "h:1", "--topic", "t"),
+                *("--group", "g", "--partition", "0"),
+            ],
+            "group and partition cannot be specified together",
+        ),
+        (["kafka-consumer-groups", "--bootstrap-server", "h:1"], "Exactly one of --list, --describe"),
+        (["kafka-consumer-groups", "--describe", "--bootstrap-server", "h:1"], "takes --group"),
+        (
+            [
+                *("kafka-consumer-groups", "--bootstrap-server", "h:1", "--reset-offsets", "--group", "g"),
+                *("--to-latest", "--all-topics", "--to-offset", "1"),
+            ],
+            "Exactly one of --to-earliest",
+        ),
         (["kafka-console-consumer"], "Exactly one of --topic and --include"),
         (["kafka-console-consumer", "--topic", "t", "--offset", "3"], "The partition is required"),
         (
-            ["kafka-console-consumer", "--topic", "t", "--consumer-property", "group.id=g"],
-            "property group.id: not honoured",
+            ["kafka-console-consumer", "--topic", "t", "--consumer-property", "client.rack=r"],
+            "property client.rack: not honoured",
         ),
         (["kafka-console-producer", "--topic", "t", "--line-reader", "X"], "--line-reader: readers are Java"),
         (["kafka-console-producer", "--topic", "t", "--property", "nope=1"], "there is no such property"),
