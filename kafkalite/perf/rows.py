@@ -42,6 +42,11 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     share: float = 1.0
     """Of the benchmark's number of records; rows of large records take fewer."""
 
+    @property
+    def is_flooded(self) -> bool:
+        """Whether one of the clients is only there to disturb."""
+        return not all(role.counts for role in self.roles)
+
 
 PRODUCE: Final = Role(do="produce")
 SEND_MANY: Final = Role(do="produce", bulk=True)

@@ -23,6 +23,8 @@ from kafkalite.perf.rows import Role, Row
 from kafkalite.perf.worker import Work
 
 TOPIC: Final = "bench"
+FLOOD_TOPIC: Final = "flood"
+"""Where a producer writes that is only there to disturb: not among the records that are looked for."""
 LATENCY_RATE: Final = 1000.0
 """Records a second while latency is measured."""
 
@@ -108,14 +110,14 @@ def run_row(row: Row, records: int, say: Callable[[str], None]) -> Run:
 
 def _share_of(work: Work, role: Role) -> Work:
     """Several producers share the records; each consumer reads them all."""
-    records, rate = work.records, None
+    records, rate, topic = work.records, None, TOPIC
     if role.do == "latency":
         records, rate = max(1000, work.records // 100), LATENCY_RATE
     elif not role.counts:
-        records = 10**9  # Until it is ended.
+        records, topic = 10**9, FLOOD_TOPIC  # Until it is ended.
     elif role.do == "produce":
         records //= sum(other.do == "produce" for other in work.row.roles)
-    return msgspec.structs.replace(work, role=role, records=records, rate=rate)
+    return msgspec.structs.replace(work, topic=topic, role=role, records=records, rate=rate)
 
 
 def _start(work: Work) -> _Worker:
@@ -203,4 +205,7 @@ def _sum_up(
 
 async def _create(bootstrap: str, row: Row) -> None:
     async with AdminClient(bootstrap_servers=bootstrap) as admin:
-        await admin.create_topics([NewTopic(TOPIC, row.partitions, row.replicas)])
+        await admin.create_topics(
+            NewTopic(name, row.partitions, row.replicas)
+            for name in (TOPIC, FLOOD_TOPIC)[: 1 + row.is_flooded]
+        )
