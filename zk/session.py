@@ -661,7 +661,14 @@ _ERRORS: Final[Sequence[tuple[type[Exception] | tuple[type[Exception], ...], typ
     (kazoo_errors.NodeExistsError, NodeExists),
     (kazoo_errors.BadVersionError, BadVersion),
     (kazoo_errors.NotEmptyError, NotEmpty),
-    ((kazoo_errors.NoAuthError, kazoo_errors.AuthFailedError), NoAuth),
+    (
+        (
+            kazoo_errors.NoAuthError,
+            kazoo_errors.AuthFailedError,
+            kazoo_errors.SessionClosedRequireSaslError,
+        ),
+        NoAuth,
+    ),
     # What follows the failed operation of a multi is reported as an inconsistency.
     ((kazoo_errors.RolledBackError, kazoo_errors.RuntimeInconsistency), RolledBack),
     (kazoo_errors.SessionExpiredError, SessionExpired),

@@ -246,6 +246,31 @@ async def test_five_brokers_and_three_again(cluster: ComposeCluster) -> None:
 
 
 @pytest.mark.soak
+async def test_digest_lets_nobody_in_without_credentials(project: ComposeCluster) -> None:
+    await asyncio.to_thread(project.compose, "down", "--volumes")
+    await asyncio.to_thread(project.compose, "up", "--with", "digest")
+    try:
+        stranger = subprocess.run(
+            [
+                *("docker", "run", "--rm", "--network", f"{PROJECT}_zookeeper"),
+                *("-e", "KAFKALITE_ZOOKEEPER_CONNECT=zookeeper-1:2181", "-e", "KAFKALITE_BROKER_ID=9"),
+                "kafkalite/broker",
+            ],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert stranger.returncode == 1
+        (line,) = stranger.stderr.splitlines()
+        assert line.startswith("kafkalite broker: zookeeper.connect=zookeeper-1:2181: ")
+        assert project.ps()["state"] == "healthy"
+    finally:
+        await asyncio.to_thread(project.compose, "down", "--volumes")
+        await asyncio.to_thread(project.compose, "up", "--with", "tools")
+
+
+@pytest.mark.soak
 async def test_small(project: ComposeCluster, engine: Any) -> None:
     await asyncio.to_thread(project.compose, "down", "--volumes")
     await asyncio.to_thread(project.compose, "up", "--with", "small")
