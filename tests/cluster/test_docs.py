@@ -99,7 +99,7 @@ def test_every_command_of_the_readme_runs(tmp_path: Path) -> None:
                 assert done.code == 0, f"{line}\n{done.text}\n{done.err}"
                 if "zkCli.sh" in line:
                     assert '"leader_epoch"' in done.text
-                if "--max-messages 1" in line:
+                if "print.key=true" in line and "consumer" in line:
                     assert done.text == "17\ttwo pizzas\n"
     finally:
         subprocess.run(
