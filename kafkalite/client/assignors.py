@@ -131,10 +131,6 @@ def _by_partition(tp: TopicPartition) -> tuple[int, bytes]:
     return tp.partition, _units(tp.topic)
 
 
-def _by_topic(tp: TopicPartition) -> tuple[bytes, int]:
-    return _units(tp.topic), tp.partition
-
-
 def _ordered_members(members: Iterable[str], instances: Mapping[str, str]) -> list[str]:
     """Static members by their names, then the others by their ids."""
 

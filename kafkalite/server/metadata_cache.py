@@ -119,11 +119,6 @@ class MetadataCache:
         state = self._topics.get(partition.topic, {}).get(partition.partition)
         return None if state is None else (BrokerId(state.leader), LeaderEpoch(state.leader_epoch))
 
-    def has_leaders(self, topic: str, partitions: int) -> bool:
-        """Tell whether ``partitions`` partitions of ``topic`` are known and each has a leader."""
-        known = self._topics.get(topic, {})
-        return len(known) >= partitions and all(state.leader >= 0 for state in known.values())
-
     # Answers
 
     def metadata(self, wanted: list[MetadataTopic] | None, *, listener: str) -> MetadataResponse:
