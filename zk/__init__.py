@@ -9,7 +9,6 @@ A reader who asks "what does the cluster agree on, and where does it stand?" fin
 - :mod:`zk.store` reads and writes those types: registration, election, partition states. A
   :class:`~zk.store.FencedStore` puts a check of the controller epoch before every write.
 - :mod:`zk.admin` holds the writes that create topics and change configs.
-- :mod:`zk.watchers` watches a znode for good, on top of ZooKeeper's one-shot watches.
 - :mod:`zk.lease` decides how long a broker may act on what it last heard.
 
 Four invariants hold the package together:
