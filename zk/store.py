@@ -442,11 +442,6 @@ class Store:
         stat = await own()
         return None if stat is None else BrokerEpoch(stat.czxid)
 
-    async def update_registration(self, registration: BrokerRegistration) -> None:
-        """Rewrite this broker's own registration in place: its epoch stays. Raises NoNode."""
-        path, data = paths.broker(registration.broker_id), codecs.encode_broker(registration)
-        await _repeated(lambda: self._zk.set(path, data))
-
     # ---------------------------------------------------------------------- the controller
 
     async def controller(self, *, watch: WatchCallback | None = None) -> ControllerRecord | None:

@@ -16,36 +16,6 @@ from kafkalite.log.log_dir import LogDir
 LOSS_RECEIPTS: Final = "loss-receipts.jsonl"
 
 
-class LossReceipts:
-    """The receipts of one log directory."""
-
-    def __init__(self, directory: LogDir) -> None:
-        self._dir = directory
-
-    def record(
-        self,
-        partition: TopicPartition,
-        ranges: Sequence[tuple[LeaderEpoch, int, int]],
-        *,
-        reason: str,
-        now_ms: int,
-        cause: str | None = None,
-    ) -> None:
-        """Write a durable receipt for ``ranges`` of (epoch, first offset, last exclusive).
-
-        ``reason`` is for people, ``cause`` the journal's event. Returns only after the fsync, so
-        the caller may truncate. Raises LogDirFailed (the directory is then offline) where the
-        receipt cannot be made durable. Without ranges nothing is written.
-        """
-        if not ranges:
-            return
-        self._dir.check_online()
-        try:
-            write_receipts(self._dir, partition, ranges, reason=reason, now_ms=now_ms, cause=cause)
-        except OSError as error:
-            raise self._dir.failed(error, f"writing the loss receipt of {partition}") from error
-
-
 def write_receipts(
     directory: LogDir,
     partition: TopicPartition,
@@ -55,7 +25,14 @@ def write_receipts(
     now_ms: int,
     cause: str | None = None,
 ) -> None:
-    """What :meth:`LossReceipts.record` does, for threads: OSError is left to the caller."""
+    """Write a durable receipt for ``ranges`` of (epoch, first offset, last exclusive).
+
+    ``reason`` is for people, ``cause`` the journal's event. Returns only after the fsync, so the caller
+    may truncate. Blocks; raises OSError, on which the caller takes the directory offline. Without
+    ranges nothing is written.
+    """
+    if not ranges:
+        return
     lines = [
         json.dumps(
             {

@@ -35,7 +35,6 @@ from kafkalite.log.config import LONG_MAX, LogConfig
 from kafkalite.log.files import DirLock, DirLocked, Files
 from kafkalite.log.log import Log
 from kafkalite.log.log_dir import LogDir
-from kafkalite.log.loss_receipts import LossReceipts
 from kafkalite.log.recovery import LoadedLog, load_log
 from kafkalite.protocol.errors import KafkaStorageError
 
@@ -101,7 +100,6 @@ class LogManager:
         self._chance = chance
         self.on_dir_failure = on_dir_failure
         self._dirs = [LogDir(path, files, self._dir_failed) for path in dirs]
-        self._receipts = {directory.path: LossReceipts(directory) for directory in self._dirs}
         self._locks: dict[str, DirLock] = {}
         self._logs: dict[TopicPartition, Log] = {}
         self._offline: dict[TopicPartition, LogDir] = {}
@@ -140,10 +138,6 @@ class LogManager:
         if log is None and partition in self._offline:
             self._offline[partition].check_online()
         return log
-
-    def loss_receipts(self, log: Log) -> LossReceipts:
-        """Where to write down what a truncation of ``log`` will throw away."""
-        return self._receipts[log.log_dir.path]
 
     # --- Locks and loading --------------------------------------------------------------------
 

@@ -9,7 +9,6 @@ import msgspec
 import pytest
 
 from kafkalite.common import (
-    BrokerEpoch,
     BrokerId,
     BrokerInfo,
     ControllerEpoch,
@@ -245,13 +244,6 @@ class StoreContract:
         info = await new.broker(ONE)
         assert info is not None
         assert (info.epoch, info.endpoints[0].port) == (epoch, 9001)
-
-    async def test_a_registration_rewritten_in_place_keeps_its_epoch(self, harness: Harness) -> None:
-        store = await opened(harness)
-        epoch = await store.register_broker(registration(ONE))
-        await store.update_registration(registration(ONE, 9999))
-        assert await store.broker(ONE) == registration(ONE, 9999).info(BrokerEpoch(epoch))
-        assert await counted(store) == 1
 
     # ---------------------------------------------------------------------- election
 

@@ -22,7 +22,7 @@ from kafkalite.protocol.leader_and_isr import LeaderAndIsrRequest
 from kafkalite.protocol.update_metadata import UpdateMetadataRequest
 from tests.support.controllers import Cluster, LoopClock
 from tests.support.zookeeper_memory import MemoryClient, MemoryZooKeeper
-from zk import paths
+from zk import codecs, paths
 
 T0 = TopicPartition("t", 0)
 
@@ -326,7 +326,8 @@ async def test_changed_endpoints_reach_everybody(cluster: Cluster) -> None:
     cluster[2].rack = "r2"
     store = cluster[2].store
     assert store is not None
-    await store.update_registration(cluster[2].registration)
+    # As somebody's tool would: in place, so the broker epoch stays.
+    await store.zk.set(paths.broker(cluster[2].id), codecs.encode_broker(cluster[2].registration))
 
     def racks() -> list[str | None]:
         requests = cluster.brokers.of(cluster[1].id).requests

@@ -17,6 +17,7 @@ from kafkalite.log.config import LogConfig
 from kafkalite.log.files import DirLocked
 from kafkalite.log.log import Log
 from kafkalite.log.log_dir import LogDirFailed
+from kafkalite.log.loss_receipts import write_receipts
 from kafkalite.log.manager import LogManager, LogManagerConfig, parse_log_name
 from kafkalite.protocol.errors import InconsistentTopicIdError, KafkaStorageError
 from tests.support.disk import SimulatedDisk
@@ -321,11 +322,12 @@ async def test_loss_receipts_are_durable_before_they_return() -> None:
     manager = await house.start()
     log = make(manager, 0)
     fill(log)
-    receipts = manager.loss_receipts(log)
-    receipts.record(partition(0), [], reason="nothing", now_ms=1)
+    write_receipts(log.log_dir, partition(0), [], reason="nothing", now_ms=1)
     assert not house.disk.exists("/a/loss-receipts.jsonl")
-    receipts.record(partition(0), log.ranges_above(1), reason="truncated", now_ms=5, cause="1-2-3")
-    receipts.record(partition(0), log.ranges_above(2), reason="truncated", now_ms=6)
+    write_receipts(
+        log.log_dir, partition(0), log.ranges_above(1), reason="truncated", now_ms=5, cause="1-2-3"
+    )
+    write_receipts(log.log_dir, partition(0), log.ranges_above(2), reason="truncated", now_ms=6)
     house.disk.crash_power()
     lines = [json.loads(line) for line in house.disk.read("/a/loss-receipts.jsonl").splitlines()]
     assert [(line["first_offset"], line["last_offset"], line["records"]) for line in lines] == [
