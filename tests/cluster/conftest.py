@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kafkalite.cluster.zookeeper import Ensemble
+from tests.support.ensemble import Ensemble
 from tests.support.zookeeper import RealHarness, make_ensemble, running_ensemble
 
 _chroots = itertools.count(1)

@@ -7,10 +7,11 @@ import time
 
 import pytest
 
-from kafkalite.cluster.zookeeper import Ensemble, four_letter_word, free_ports
+from kafkalite.cluster.zookeeper import four_letter_word, free_ports
 from kafkalite.common import Address
 from kafkalite.edge import SystemClock
 from kafkalite.torture.proxy import Direction, TcpProxy
+from tests.support.ensemble import Ensemble
 from tests.support.zookeeper import TIMEOUT_S, RealHarness, Told, reached
 from zk.client import ConnectionLoss, Create, NoAuth, SessionExpired, SessionState, WatchEvent
 from zk.lease import Lease

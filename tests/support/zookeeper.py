@@ -20,6 +20,7 @@ from kafkalite.cluster import zookeeper
 from kafkalite.common import Address
 from kafkalite.edge import SystemClock
 from kafkalite.torture.proxy import Direction, ProxiedConnection, TcpProxy
+from tests.support.ensemble import Ensemble, plan_ensemble
 from zk.client import SessionState, WatchEvent, ZooKeeper
 from zk.session import Session, ZooKeeperConfig, connect
 
@@ -30,14 +31,14 @@ _WRITES = (1, 2, 5, 14)
 """Opcodes of create, delete, set data, multi."""
 
 
-def make_ensemble(directory: Path, count: int) -> zookeeper.Ensemble:
+def make_ensemble(directory: Path, count: int) -> Ensemble:
     """An ensemble of ``count`` servers, not yet started."""
     installation = zookeeper.find_installation(os.environ)
-    return zookeeper.Ensemble(installation, zookeeper.plan_ensemble(directory, count))
+    return Ensemble(installation, plan_ensemble(directory, count))
 
 
 @contextlib.asynccontextmanager
-async def running_ensemble(directory: Path, count: int) -> AsyncIterator[zookeeper.Ensemble]:
+async def running_ensemble(directory: Path, count: int) -> AsyncIterator[Ensemble]:
     """A running ensemble whose members can be killed, paused, resumed and restarted."""
     ensemble = make_ensemble(directory, count)
     try:
