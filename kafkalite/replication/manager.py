@@ -681,7 +681,7 @@ class ReplicaManager:
 
     @property
     def isr_changes_in_flight(self) -> int:
-        """ISR changes whose outcome is not known (PartitionsWithPendingIsrChange)."""
+        """ISR changes whose outcome is not known."""
         return sum(1 for partition in self._partitions() if partition.change is not None)
 
     @property

@@ -74,6 +74,9 @@ _GAUGES = {
         "kafka.controller", "KafkaController", "Partitions, as the controller sees them"
     ),
     "TopicsToDeleteCount": MBean("kafka.controller", "KafkaController", "Topics waiting to be deleted"),
+    "TopicsIneligibleToDeleteCount": MBean(
+        "kafka.controller", "KafkaController", "Topics whose deletion waits for an absent replica"
+    ),
     "ActiveBrokerCount": MBean(
         "kafka.controller", "KafkaController", "Live brokers, as the controller sees them"
     ),
@@ -98,6 +101,12 @@ _GAUGES = {
     ),
     "NumGroupsStable": MBean("kafka.server", "GroupMetadataManager", "Groups that have their assignment"),
     "NumGroupsEmpty": MBean("kafka.server", "GroupMetadataManager", "Groups without members"),
+    "FrozenPartitionCount": MBean(
+        "kafkalite", "ReplicaManager", "Partitions led here that acknowledge nothing with acks 0 or 1"
+    ),
+    "IsrChangesInFlight": MBean(
+        "kafkalite", "ReplicaManager", "ISR changes whose outcome in ZooKeeper is not known yet"
+    ),
     "ZooKeeperSessionConnected": MBean(
         "kafkalite", "Broker", "1 while the ZooKeeper session is connected, else 0"
     ),
@@ -117,6 +126,14 @@ class _Times:
         self.counts = [0] * (len(_BUCKETS_MS) + 1)
         self.sum_ms = 0.0
 
+
+_COUNTERS = {
+    "UncleanLeaderElectionsPerSec": MBean(
+        "kafka.controller", "ControllerStats", "Leaders this controller elected from outside the ISR"
+    ),
+}
+COUNTERS: Final = MappingProxyType(_COUNTERS)
+"""Every counter a broker may register beside those of topics and requests, by Kafka's name."""
 
 _TOPIC_COUNTERS: Final = (
     ("messages_in", "MessagesInPerSec", "Records that producers appended"),
@@ -138,6 +155,7 @@ class BrokerMetrics(Collector):
         """``process`` adds this process's CPU time, memory and descriptors (of no use where several
         brokers share one)."""
         self._gauges: dict[str, Callable[[], float]] = {}
+        self._counters: dict[str, Callable[[], float]] = {}
         self._read_topics: Callable[[], Mapping[str, TopicCounters]] = dict
         self._families: list[Callable[[], Iterable[Metric]]] = []
         self._times: dict[str, _Times] = {}
@@ -154,6 +172,11 @@ class BrokerMetrics(Collector):
         """Read the gauge ``name`` (one of :data:`GAUGES`) by calling ``read`` at each scrape."""
         assert name in GAUGES, f"{name} is not in the table of gauges"
         self._gauges[name] = read
+
+    def counter(self, name: str, read: Callable[[], float]) -> None:
+        """Read the counter ``name`` (one of :data:`COUNTERS`) by calling ``read`` at each scrape."""
+        assert name in COUNTERS, f"{name} is not in the table of counters"
+        self._counters[name] = read
 
     def observe_request(self, api: str, seconds: float) -> None:
         """Count one request to ``api`` and how long it took, waiting in the purgatory included."""
@@ -194,6 +217,11 @@ class BrokerMetrics(Collector):
             family = GaugeMetricFamily(_metric_name(bean.domain, bean.type, name), bean.help)
             family.add_metric([], float(read()))
             yield family
+        for name, read in self._counters.items():
+            bean = COUNTERS[name]
+            yield CounterMetricFamily(
+                _metric_name(bean.domain, bean.type, name), bean.help, value=float(read())
+            )
         yield from self._collect_topics()
         yield from self._collect_requests()
         for read_families in self._families:

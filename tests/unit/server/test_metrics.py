@@ -6,7 +6,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from kafkalite.common import BrokerId
 from kafkalite.journal import Event, EventId
 from kafkalite.replication.replica import TopicCounters
-from kafkalite.server.metrics import GAUGES, BrokerMetrics
+from kafkalite.server.metrics import COUNTERS, GAUGES, BrokerMetrics
 
 
 def scrape(metrics: BrokerMetrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -104,3 +104,13 @@ def test_two_brokers_in_one_process_do_not_share_metrics() -> None:
     assert "topic=" not in other.exposition().decode()
     assert ("process_cpu_seconds_total", ()) in scrape(other)
     assert ("process_cpu_seconds_total", ()) not in scrape(one)
+
+
+def test_every_counter_has_a_name_of_its_own_and_counts() -> None:
+    metrics = BrokerMetrics()
+    for name in COUNTERS:
+        metrics.counter(name, lambda: 3)
+    assert scrape(metrics)["kafka_controller_ControllerStats_UncleanLeaderElectionsPerSec_total", ()] == 3
+    assert list(scrape(metrics).values()).count(3) == len(COUNTERS)
+    with pytest.raises(AssertionError, match="UncleanLeaderElections"):
+        metrics.counter("UncleanLeaderElections", lambda: 0)
