@@ -19,6 +19,7 @@ from kafkalite.perf.machine import machine, peak_rss_mb
 from kafkalite.perf.plot import Bar, svg
 from kafkalite.perf.rows import ROWS, TABLE, Row
 from kafkalite.perf.runner import Run, RunFailed, Spread, run_row
+from kafkalite.perf.studies import STUDIES, Figure, Size
 
 
 @click.command()
@@ -63,8 +64,10 @@ def bench(
     if only_list:
         for row in ROWS.values():
             click.echo(f"{row.name:18} {row.title}")
+        for name, study in STUDIES.items():
+            click.echo(f"{name:18} {study.title}")
         return
-    rows = _chosen(names)
+    rows, studies = _chosen(names)
     if against is not None and kafka_home is None:
         raise click.UsageError("--against needs Kafka's own tools: give --kafka-home, or set KAFKA_HOME")
     kafka = Kafka(against, kafka_home) if against is not None and kafka_home is not None else None
@@ -86,12 +89,24 @@ def bench(
                 kafkas.append(other)
             if output == "text":
                 click.echo(f"round {number + 1}: {_text(row, [run])}{_beside([other] if other else [])}")
+    studied: dict[str, list[Figure]] = {}
+    for name in studies:
+        with cluster_outcomes(), client_outcomes():
+            try:
+                studied[name] = STUDIES[name].run(Size(), lambda words: None)
+            except RunFailed as error:
+                raise Failed(str(error)) from error
+        if output == "text":
+            click.echo(f"{STUDIES[name].title}:")
+            for figure in studied[name]:
+                click.echo(f"  {figure.what}: {figure.value:,.2f} {figure.unit}")
     document = {
         "machine": machine(),
         "when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "rows": [_summary(row, runs) for row in rows],
         "runs": runs,
         "kafka": kafkas,
+        "studies": studied,
     }
     results.mkdir(parents=True, exist_ok=True)
     encoded = msgspec.json.format(msgspec.json.encode(document), indent=2)
@@ -100,22 +115,25 @@ def bench(
     if output == "json":
         click.echo(encoded.decode())
         return
-    click.echo(f"\nmedian (min to max) of {rounds} rounds:")
+    if rows:
+        click.echo(f"\nmedian (min to max) of {rounds} rounds:")
     for row in rows:
         beside = _beside([each for each in kafkas if each.row == row.name])
         click.echo(_text(row, [run for run in runs if run.row == row.name]) + beside)
     click.echo(f"\n{results / 'bench.json'} and {results / 'bench.svg'} have it all.")
 
 
-def _chosen(names: str | None) -> Sequence[Row]:
+def _chosen(names: str | None) -> tuple[Sequence[Row], Sequence[str]]:
+    """The rows and the studies that were asked for."""
     if names is None:
-        return TABLE
+        return TABLE, ()
     if names == "all":
-        return tuple(ROWS.values())
-    unknown = [name for name in names.split(",") if name not in ROWS]
+        return tuple(ROWS.values()), tuple(STUDIES)
+    chosen = names.split(",")
+    unknown = [name for name in chosen if name not in ROWS and name not in STUDIES]
     if unknown:
         raise click.UsageError(f"--rows: there is no row {unknown[0]!r}; --list prints them all")
-    return [ROWS[name] for name in names.split(",")]
+    return [ROWS[name] for name in chosen if name in ROWS], [name for name in chosen if name in STUDIES]
 
 
 def _text(row: Row, runs: Sequence[Run]) -> str:

@@ -65,7 +65,7 @@ class Spread(NamedTuple):
         return cls(statistics.median(values), min(values), max(values))
 
 
-class _Worker(NamedTuple):
+class Worker(NamedTuple):
     process: subprocess.Popen[str]
     role: Role
 
@@ -96,10 +96,10 @@ def run_row(row: Row, records: int, say: Callable[[str], None]) -> Run:
         pids = [p.pid for node in cluster.layout.brokers if (p := cluster.process(node)) is not None]
         work = Work(bootstrap=bootstrap, topic=TOPIC, row=row, role=row.roles[0], records=records)
         if row.filled:
-            _finish([_start(msgspec.structs.replace(work, role=Role(do="produce", bulk=True)))])
-        workers = [_start(_share_of(work, role)) for role in row.roles]
+            finish_workers([start_worker(msgspec.structs.replace(work, role=Role(do="produce", bulk=True)))])
+        workers = [start_worker(_share_of(work, role)) for role in row.roles]
         spent = sum(map(cpu_s, pids))
-        answers = _finish(workers)
+        answers = finish_workers(workers)
         spent = sum(map(cpu_s, pids)) - spent
         # A flood ends where it was ended, so what it wrote cannot be known beforehand.
         if not row.filled and all(role.counts for role in row.roles):
@@ -120,17 +120,17 @@ def _share_of(work: Work, role: Role) -> Work:
     return msgspec.structs.replace(work, topic=topic, role=role, records=records, rate=rate)
 
 
-def _start(work: Work) -> _Worker:
+def start_worker(work: Work) -> Worker:
     process = subprocess.Popen(
         [sys.executable, "-m", "kafkalite.cli", "bench-worker", msgspec.json.encode(work).decode()],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
-    return _Worker(process, work.role)
+    return Worker(process, work.role)
 
 
-def _finish(workers: Sequence[_Worker]) -> list[dict[str, Any]]:
+def finish_workers(workers: Sequence[Worker]) -> list[dict[str, Any]]:
     """Let all begin together and take their answers; ends those that only disturb."""
     try:
         for worker in workers:
@@ -161,7 +161,7 @@ def _verify(work: Work, produced: Sequence[dict[str, Any]]) -> None:
     """Read everything back: count and checksum must be those of what was acknowledged."""
     if not produced:
         return
-    (found,) = _finish([_start(msgspec.structs.replace(work, role=Role(do="verify")))])
+    (found,) = finish_workers([start_worker(msgspec.structs.replace(work, role=Role(do="verify")))])
     payloads = Pooled.random(work.row.record_size)
     expected = (
         sum(each["records"] for each in produced),
