@@ -17,6 +17,7 @@ from kafkalite.cli.outcome import Failed
 from kafkalite.perf.kafka import Kafka, KafkaFailed, KafkaRun
 from kafkalite.perf.machine import machine, peak_rss_mb
 from kafkalite.perf.plot import Bar, svg
+from kafkalite.perf.python_clients import MODULES, installed
 from kafkalite.perf.rows import ROWS, TABLE, Row
 from kafkalite.perf.runner import Run, RunFailed, Spread, run_row
 from kafkalite.perf.studies import STUDIES, Figure, Size
@@ -70,6 +71,8 @@ def bench(
     rows, studies = _chosen(names)
     if against is not None and kafka_home is None:
         raise click.UsageError("--against needs Kafka's own tools: give --kafka-home, or set KAFKA_HOME")
+    if against is not None and (missing := MODULES.keys() - set(installed())):
+        click.echo(f"not measured, because not installed: {', '.join(sorted(missing))}", err=True)
     kafka = Kafka(against, kafka_home) if against is not None and kafka_home is not None else None
     quiet_zookeeper()
     if output == "text":
@@ -81,14 +84,13 @@ def bench(
             with cluster_outcomes(), client_outcomes():
                 try:
                     run = run_row(row, records, lambda words: None)
-                    other = None if kafka is None else kafka.run_row(row, records)
+                    others = [] if kafka is None else _others(kafka, row, records)
                 except (RunFailed, KafkaFailed) as error:
                     raise Failed(str(error)) from error
             runs.append(run)
-            if other is not None:
-                kafkas.append(other)
+            kafkas += others
             if output == "text":
-                click.echo(f"round {number + 1}: {_text(row, [run])}{_beside([other] if other else [])}")
+                click.echo(f"round {number + 1}: {_text(row, [run])}{_beside(others)}")
     studied: dict[str, list[Figure]] = {}
     for name in studies:
         with cluster_outcomes(), client_outcomes():
@@ -155,16 +157,29 @@ def _text(row: Row, runs: Sequence[Run]) -> str:
     )
 
 
+def _others(kafka: Kafka, row: Row, records: int) -> list[KafkaRun]:
+    """What Apache Kafka does in ``row``, by its own tools and by the Python clients that are installed."""
+    runs = [
+        kafka.run_row(row, records),
+        *(kafka.run_python(client, row, records) for client in installed()),
+    ]
+    return [run for run in runs if run is not None]
+
+
 def _beside(runs: Sequence[KafkaRun]) -> str:
     """What Apache Kafka did in the same row; nothing where it was not asked."""
-    if not runs:
-        return ""
-    latencies = [run.latency_ms for run in runs if run.latency_ms is not None]
-    if latencies:
-        found = Spread.of([each["mean"] for each in latencies])
-        return f"; Apache Kafka: mean {found.median:.2f} ms, one after the other"
-    found = Spread.of([run.records_per_s for run in runs])
-    return f"; Apache Kafka: {found.median:,.0f} records/s"
+    parts = []
+    for client in dict.fromkeys(run.client for run in runs):
+        same = [run for run in runs if run.client == client]
+        latencies = [run.latency_ms for run in same if run.latency_ms is not None]
+        who = "Apache Kafka" if client == "java" else f"with {client}"
+        if latencies:
+            found = Spread.of([each["mean"] for each in latencies])
+            parts.append(f"; {who}: mean {found.median:.2f} ms, one after the other")
+        else:
+            found = Spread.of([run.records_per_s for run in same])
+            parts.append(f"; {who}: {found.median:,.0f} records/s")
+    return "".join(parts)
 
 
 def _summary(row: Row, runs: Sequence[Run]) -> dict[str, object]:

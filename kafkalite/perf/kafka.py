@@ -1,4 +1,4 @@
-"""The same rows against a running Apache Kafka, with its own Java tools.
+"""The same rows against a running Apache Kafka, with its own Java tools and with Python's clients.
 
 Nothing of Kafka belongs to this project: its jars are found where the caller says. A row's topic is made
 anew; latency is measured one record after the other, for that is what Kafka's tool does.
@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from kafkalite.perf.rows import Role, Row
+from kafkalite.perf.runner import RunFailed, finish_workers, start_worker
+from kafkalite.perf.worker import Work
 
 _RATE: Final = re.compile(r"^\d+ records sent, ([\d.]+) records/sec.* 99\.9th\.$", re.MULTILINE)
 _LATENCY: Final = re.compile(
@@ -34,6 +37,7 @@ class KafkaRun(msgspec.Struct, frozen=True, kw_only=True):
     row: str
     records_per_s: float
     latency_ms: dict[str, float] | None = None
+    client: str = "java"
 
 
 class Kafka:
@@ -50,6 +54,45 @@ class Kafka:
         if not all(role.counts for role in row.roles):
             return None
         records = max(1000, int(records * row.share))
+        with self._topic(row, records) as topic:
+            producers = sum(role.do == "produce" for role in row.roles)
+            started = [
+                (r, self._start(row, r, topic, records // producers if r.do == "produce" else records))
+                for r in row.roles
+            ]
+            answers = [(role, self._finish(role, process)) for role, process in started]
+        if row.roles[0].do == "latency":
+            return KafkaRun(row=row.name, records_per_s=0.0, latency_ms=_latency(answers[0][1]))
+        rates = [
+            sum(_rate(role, text) for role, text in answers if role.do == do)
+            for do in dict.fromkeys(role.do for role in row.roles)
+        ]
+        return KafkaRun(row=row.name, records_per_s=min(rates))
+
+    def run_python(self, client: str, row: Row, records: int) -> KafkaRun | None:
+        """One round of ``row`` with a Python client; None for rows that are not one client's own.
+
+        Raises RunFailed where what came out is not what went in.
+        """
+        if len(row.roles) != 1 or row.roles[0].bulk or row.roles[0].do == "latency":
+            return None
+        (role,) = row.roles
+        records = max(1000, int(records * row.share))
+        with self._topic(row, records) as topic:
+            work = Work(
+                bootstrap=self._bootstrap, topic=topic, row=row, role=role, records=records, client=client
+            )
+            (moved,) = finish_workers([start_worker(work)])
+            if role.do == "produce":
+                read = msgspec.structs.replace(work, role=Role(do="consume"))
+                (back,) = finish_workers([start_worker(read)])
+                if back["checksum"] != moved["checksum"]:
+                    raise RunFailed(f"{row.name}: what {client} sent is not what came out")
+        return KafkaRun(row=row.name, records_per_s=moved["records"] / moved["seconds"], client=client)
+
+    @contextmanager
+    def _topic(self, row: Row, records: int) -> Iterator[str]:
+        """A topic of its own for one round, filled where the row wants that."""
         self._topics += 1
         topic = f"bench-{row.name}-{self._topics}"
         self._run(
@@ -60,24 +103,12 @@ class Kafka:
         try:
             if row.filled:
                 self._finish(Role(do="produce"), self._start(row, Role(do="produce"), topic, records))
-            producers = sum(role.do == "produce" for role in row.roles)
-            started = [
-                (r, self._start(row, r, topic, records // producers if r.do == "produce" else records))
-                for r in row.roles
-            ]
-            answers = [(role, self._finish(role, process)) for role, process in started]
+            yield topic
         finally:
             self._run(
                 *("org.apache.kafka.tools.TopicCommand", "--bootstrap-server", self._bootstrap),
                 *("--delete", "--topic", topic),
             )
-        if row.roles[0].do == "latency":
-            return KafkaRun(row=row.name, records_per_s=0.0, latency_ms=_latency(answers[0][1]))
-        rates = [
-            sum(_rate(role, text) for role, text in answers if role.do == do)
-            for do in dict.fromkeys(role.do for role in row.roles)
-        ]
-        return KafkaRun(row=row.name, records_per_s=min(rates))
 
     def _start(self, row: Row, role: Role, topic: str, records: int) -> subprocess.Popen[str]:
         match role.do:
@@ -100,14 +131,20 @@ class Kafka:
                     *(str(max(1000, records // 100)), row.acks, str(row.record_size)),
                 ]
         return subprocess.Popen(
-            self._java(arguments), stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True
+            self._java(arguments),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
 
     @staticmethod
     def _finish(role: Role, process: subprocess.Popen[str]) -> str:
-        text, _ = process.communicate()
+        text, errors = process.communicate()
         if process.returncode:
-            raise KafkaFailed(f"Kafka's tool that was to {role.do} ended with {process.returncode}: {text}")
+            raise KafkaFailed(
+                f"Kafka's tool that was to {role.do} ended with {process.returncode}: {text}{errors}"
+            )
         return text
 
     def _run(self, *arguments: str) -> None:

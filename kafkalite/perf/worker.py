@@ -16,8 +16,9 @@ import msgspec
 
 from kafkalite.client.consumer import Consumer
 from kafkalite.client.producer import Producer
-from kafkalite.perf import consuming, end_to_end, producing
+from kafkalite.perf import consuming, end_to_end, producing, python_clients
 from kafkalite.perf.load import Pooled
+from kafkalite.perf.python_clients import Moved
 from kafkalite.perf.rows import Role, Row
 
 
@@ -30,6 +31,8 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     role: Role
     records: int
     rate: float | None = None
+    client: str = "kafkalite"
+    """Or one of :data:`kafkalite.perf.python_clients.MODULES`, against Apache Kafka."""
 
 
 class Checked(msgspec.Struct, frozen=True):
@@ -53,6 +56,8 @@ async def work(task: Work) -> msgspec.Struct:
     }
     reads: dict[str, Any] = {"bootstrap_servers": task.bootstrap, "auto_offset_reset": "earliest"}
     payloads = Pooled.random(row.record_size)
+    if task.client != "kafkalite":
+        return await _foreign(task, payloads)
     async with AsyncExitStack() as stack:
         if role.do == "produce":
             producer = await stack.enter_async_context(Producer(**sends))
@@ -74,6 +79,17 @@ async def work(task: Work) -> msgspec.Struct:
         return await end_to_end.measure(
             producer, consumer, task.topic, task.records, size=row.record_size, rate=task.rate, warm_up=1000
         )
+
+
+async def _foreign(task: Work, payloads: Pooled) -> Moved:
+    """The same with another project's client."""
+    produce, consume = {
+        "aiokafka": (python_clients.aiokafka_produce, python_clients.aiokafka_consume),
+        "confluent-kafka": (python_clients.confluent_produce, python_clients.confluent_consume),
+    }[task.client]
+    if task.role.do == "produce":
+        return await produce(task.bootstrap, task.topic, task.row, payloads, task.records, _go)
+    return await consume(task.bootstrap, task.topic, task.records, _go)
 
 
 async def _go() -> None:
