@@ -16,10 +16,11 @@ import uvloop
 
 from kafkalite.edge import SystemClock, ThreadOffload, system_random
 from kafkalite.log.files import DiskFiles
-from kafkalite.server.broker import Edges, StartFailed, leaves, run_broker
+from kafkalite.server.broker import AllLogDirsFailed, Edges, StartFailed, leaves, run_broker
 from kafkalite.server.config import BrokerConfig
 from kafkalite.server.http import AiohttpNetwork
 from kafkalite.server.malloc import tune_process
+from kafkalite.server.membership import Replaced
 from kafkalite.transport.http import HttpTransport
 from zk.client import ZooKeeper
 from zk.session import connect
@@ -42,9 +43,11 @@ def main(config: BrokerConfig) -> int:
         print(f"kafkalite broker: {error}", file=sys.stderr)
         return 1
     except BaseExceptionGroup as group:
-        causes = "; ".join(f"{type(one).__name__}: {one}" for one in leaves(group))
-        _logger.error("the broker ends", exc_info=group)
-        print(f"kafkalite broker: ended by {causes}", file=sys.stderr)
+        causes = leaves(group)
+        if not all(isinstance(one, Replaced | AllLogDirsFailed) for one in causes):
+            _logger.error("the broker ends", exc_info=group)  # A defect: where it happened matters.
+        words = "; ".join(f"{type(one).__name__}: {one}" for one in causes)
+        print(f"kafkalite broker: ended by {words}", file=sys.stderr)
         return 1
     return 0
 
