@@ -224,6 +224,8 @@ class Reads:
                 )
                 return False
         if not log.log_start_offset <= fetch_offset <= log.log_end_offset:
+            if fetch_offset > log.log_end_offset and follower is None:
+                self._check_end_is_known(replica)
             raise OffsetOutOfRangeError(
                 f"{replica.topic_partition}: offset {fetch_offset} is not within "
                 f"{log.log_start_offset} to {log.log_end_offset}"
@@ -256,6 +258,19 @@ class Reads:
             w.size = len(records)
         w.answer = _answer(w, log, records=records)
         return True
+
+    def _check_end_is_known(self, replica: Replica) -> None:
+        """Raise NotLeaderOrFollowerError where others may lead and have written on.
+
+        A consumer that was told OFFSET_OUT_OF_RANGE gives up its position. So the end of the log is
+        only held against it by a leader that knows it to be the partition's: not by one that was
+        stopped for a while, or is cut off, and cannot have heard of its successor.
+        """
+        if replica.partition.is_deposed or not self._hosting.may_acknowledge_alone(replica):
+            raise NotLeaderOrFollowerError(
+                f"{replica.topic_partition}: broker {self._hosting.config.broker_id} cannot tell whether it "
+                f"still leads after leader epoch {replica.partition.leader_epoch}"
+            )
 
     def _error_answer(self, w: Wanted, error: BrokerError) -> FetchResponsePartition:
         current_leader = FetchResponseCurrentLeader()

@@ -33,6 +33,7 @@ DEFAULTS: Mapping[str, str] = {
     "zookeeper.connect": "zookeeper:2181",
     "zookeeper.session.timeout.ms": str(SESSION_TIMEOUT_MS),
     "replica.lag.time.max.ms": "4000",
+    "replica.fetch.wait.max.ms": "2000",
     "replica.socket.timeout.ms": "3000",
     "controller.socket.timeout.ms": "3000",
     "controlled.shutdown.retry.backoff.ms": "500",

@@ -1,9 +1,9 @@
 """What must hold at every moment, checked from outside while a cluster runs.
 
-Cheap things are checked when they happen (elections by the journals, states by ZooKeeper's commits), the
-rest after every few turns of the loop: high watermarks against what they were, against the logs of the
-ISR, and the records below them against what was seen there before. Only what is new since the last
-look is read, straight from the simulated disk.
+Elections are checked as the journals tell of them and states as ZooKeeper commits them; the rest after
+every step of the loop: high watermarks against what they were, against the logs of the ISR, and the
+records below them against what was seen there before. A step changes only its own process, so only that
+broker is looked at; and only what is new since the last look is compared, straight from the simulated disk.
 
 A *life* is one process of a broker. ISR members count as long as the life that ZooKeeper's state knows
 of goes on: one that restarted since (its registration is younger than the state's last write) is no
@@ -18,10 +18,11 @@ from typing import NoReturn
 
 from kafkalite.common import LeaderAndIsr, TopicPartition
 from kafkalite.journal import Event
+from kafkalite.log.log import Log
 from kafkalite.protocol.errors import BrokerError, ErrorCode
 from kafkalite.protocol.produce import ProduceRequest, ProduceResponse
 from kafkalite.protocol.record_batch import BatchHeader
-from kafkalite.replication.partition import Role
+from kafkalite.replication.partition import Partition, Role
 from kafkalite.server.broker import Broker
 from zk import paths
 from zk.codecs import decode_partition_state
@@ -30,8 +31,6 @@ from .cluster import SESSION_TIMEOUT_MS, Cluster, Node
 from .loop import Process
 
 HEADER_BYTES = 61
-EVERY = 10
-"""Turns of the loop between two looks."""
 
 
 class InvariantBroken(Exception):
@@ -40,14 +39,28 @@ class InvariantBroken(Exception):
 
 @dataclass(slots=True)
 class _Look:
-    """How far one life's replica of a partition has been looked at."""
+    """What one life's replica of a partition was at the last look, and how far it was compared."""
 
     leader_epoch: int = -1
+    """Of a leader; -1 of others."""
     high_watermark: int = 0
+    end: int = -1
+    """Its log end offset; -1 where it has no log to be held to."""
     verified: int = 0
     """Records below were compared."""
     segment: int = -1
     position: int = 0
+
+
+@dataclass(slots=True)
+class _Life:
+    """One life of a broker."""
+
+    node: Node
+    broker: Broker
+    looks: dict[TopicPartition, _Look] = field(default_factory=dict)
+    replicas: list[tuple[TopicPartition, Partition, Log, _Look]] | None = None
+    """What there is to look at; None where something has happened that may have changed that."""
 
 
 @dataclass(slots=True)
@@ -66,20 +79,22 @@ class _Committed:
 
 
 class Invariants:
-    """Watches one cluster. :meth:`check` is called after each turn of its loop."""
+    """Watches one cluster. :meth:`check` is called after each step of its loop."""
 
     def __init__(self, cluster: Cluster, *, may_lose: bool) -> None:
         """``may_lose``: the faults are beyond the promise, so committed records may vanish."""
         self._cluster = cluster
         self._may_lose = may_lose
-        self._turns = 0
         self._failure: str | None = None
         self._leaders: dict[tuple[TopicPartition, int], Process] = {}
         self._controllers: dict[int, str] = {}
         self._registered: dict[Process, int] = {}
         """The first broker epoch of each life."""
         self._states: dict[TopicPartition, _State] = {}
-        self._looks: dict[tuple[Process, TopicPartition], _Look] = {}
+        self._lives: dict[Process, _Life] = {}
+        """Every broker's present life."""
+        self._changed: dict[TopicPartition, None] = {}
+        """Partitions whose ISR is to be checked again, in order."""
         self._committed: dict[TopicPartition, _Committed] = {}
         self._acknowledged: dict[TopicPartition, int] = {}
         """Where the records acknowledged with acks=all end."""
@@ -92,6 +107,7 @@ class Invariants:
         """A record was acknowledged with acks=all."""
         if offset >= self._acknowledged.get(partition, 0):
             self._acknowledged[partition] = offset + 1
+            self._changed[partition] = None
 
     def state(self, partition: TopicPartition) -> LeaderAndIsr | None:
         """What ZooKeeper holds of the partition now."""
@@ -103,6 +119,10 @@ class Invariants:
     def _observe(self, node: Node, broker: Broker) -> None:
         process = node.process
         assert process is not None
+        for former, life in list(self._lives.items()):
+            if life.node is node:
+                del self._lives[former]
+        self._lives[process] = _Life(node, broker)
         broker.journal.subscribe(lambda event: self._happened(process, event))
         produce = broker.replicas.produce
 
@@ -117,6 +137,7 @@ class Invariants:
     def _happened(self, process: Process, event: Event) -> None:
         if not process.is_alive:
             return
+        self._lives[process].replicas = None
         if event.type == "BecameLeader":
             assert event.topic is not None
             assert event.partition is not None
@@ -160,6 +181,9 @@ class Invariants:
         data, stat = found
         state = decode_partition_state(partition, data, zk_version=stat.version)
         before = self._states.get(partition)
+        if before is None:
+            for life in self._lives.values():
+                life.replicas = None
         if before is not None and state.leader_epoch < before.state.leader_epoch:
             self._broken(f"{partition}: leader epoch {before.state.leader_epoch} became {state.leader_epoch}")
         if before is not None and state.leader_epoch == before.state.leader_epoch:
@@ -176,88 +200,118 @@ class Invariants:
                     f"{int(present[0])}"
                 )
         self._states[partition] = _State(state, stat.mzxid)
+        self._changed[partition] = None
         topic = self._cluster.zookeeper.peek(paths.topic(partition.topic))
         assert topic is not None
         assigned = set(json.loads(topic[0])["partitions"][str(partition.partition)])
         if not set(state.isr) <= assigned:
             self._broken(f"{partition}: the ISR {state.isr} is not among the replicas {sorted(assigned)}")
 
-    # --- after turns ---------------------------------------------------------------------
+    # --- after steps ---------------------------------------------------------------------
 
-    def check(self) -> None:
-        """Look at everything, every few turns."""
+    def check(self, process: Process | None) -> None:
+        """Look at what the step that ``process`` has just made may have changed."""
         if self._failure is not None:
             raise InvariantBroken(self._failure)
-        self._turns += 1
-        if self._turns % EVERY == 0:
-            self.check_now()
+        life = self._lives.get(process) if process is not None else None
+        if life is not None and process is not None and process.is_alive:
+            self._look_at(life)
+        if self._changed:
+            changed, self._changed = self._changed, {}
+            for partition in changed:
+                self._check_isr(partition)
 
     def check_now(self) -> None:
-        """Look at everything."""
-        self.checks += 1
-        for partition, known in self._states.items():
-            ends: dict[int, int] = {}
-            leader: tuple[Process, int] | None = None
-            for node in self._cluster.nodes.values():
-                process, broker = node.process, node.broker
-                if process is None or broker is None:
-                    continue
-                state = broker.replicas.partition(partition)
-                if state is None or state.role is Role.OFFLINE:
-                    continue
-                log = broker.logs.log(partition)
-                if log is None or log.is_closed:
-                    continue
-                look = self._looks.get((process, partition))
-                if look is None:
-                    look = self._looks[process, partition] = _Look(high_watermark=log.high_watermark)
-                high_watermark = log.high_watermark
-                if state.is_leader:
-                    if look.leader_epoch == state.leader_epoch and high_watermark < look.high_watermark:
-                        self._broken(
-                            f"{partition}: the high watermark of {node.name}, leader in epoch "
-                            f"{state.leader_epoch}, went back from {look.high_watermark} to {high_watermark}"
-                        )
-                    look.leader_epoch = state.leader_epoch
-                    if state.leader_epoch == known.state.leader_epoch:
-                        leader = (process, high_watermark)
-                else:
-                    look.leader_epoch = -1
-                look.high_watermark = high_watermark
-                if log.log_end_offset < look.verified:
-                    if not self._may_lose:
-                        self._broken(
-                            f"{partition}: {node.name} was committed up to {look.verified} and now ends "
-                            f"at {log.log_end_offset}"
-                        )
-                    look.verified, look.segment = 0, -1
-                if high_watermark > look.verified:
-                    self._compare(node, partition, look, high_watermark, log.log_dir.path)
-                if (
-                    node.broker_id in known.state.isr
-                    and self._registered.get(process, known.mzxid) < known.mzxid
-                ):
-                    ends[node.broker_id] = log.log_end_offset
-            self._check_isr(partition, known, ends, leader)
+        """Look at everything, whatever has changed."""
+        for process, life in self._lives.items():
+            if process.is_alive:
+                life.replicas = None
+                self._look_at(life)
+        for partition in self._states:
+            self._check_isr(partition)
+        self._changed.clear()
 
-    def _check_isr(
-        self,
-        partition: TopicPartition,
-        known: _State,
-        ends: dict[int, int],
-        leader: tuple[Process, int] | None,
-    ) -> None:
-        must_have = 0 if self._may_lose else self._acknowledged.get(partition, 0)
-        for member, end in ends.items():
-            if leader is not None and end < leader[1]:
+    def _look_at(self, life: _Life) -> None:
+        """See what has changed in one broker's replicas."""
+        self.checks += 1
+        replicas = life.replicas
+        if replicas is None:
+            replicas = life.replicas = self._replicas_of(life)
+        for partition, state, log, look in replicas:
+            high_watermark, end = log.high_watermark, log.log_end_offset
+            leader_epoch = state.leader_epoch if state.role is Role.LEADER else -1
+            if (
+                end != look.end
+                or high_watermark != look.high_watermark
+                or leader_epoch != look.leader_epoch
+                or high_watermark > look.verified
+            ):
+                self._take(life.node, partition, log, look, leader_epoch)
+
+    def _replicas_of(self, life: _Life) -> list[tuple[TopicPartition, Partition, Log, _Look]]:
+        """The broker's replicas that have a log to be held to; others are forgotten until they have one."""
+        found = []
+        for partition in self._states:
+            state = life.broker.replicas.partition(partition)
+            if state is None:
+                continue
+            log = life.broker.logs.log(partition) if state.role is not Role.OFFLINE else None
+            look = life.looks.get(partition)
+            if log is None or log.is_closed:
+                if look is not None:
+                    look.end, look.leader_epoch = -1, -1
+            else:
+                if look is None:
+                    look = life.looks[partition] = _Look(high_watermark=log.high_watermark)
+                found.append((partition, state, log, look))
+        return found
+
+    def _take(self, node: Node, partition: TopicPartition, log: Log, look: _Look, leader_epoch: int) -> None:
+        """Check what is new of one replica, and note it."""
+        high_watermark, end = log.high_watermark, log.log_end_offset
+        if 0 <= leader_epoch == look.leader_epoch and high_watermark < look.high_watermark:
+            self._broken(
+                f"{partition}: the high watermark of {node.name}, leader in epoch "
+                f"{leader_epoch}, went back from {look.high_watermark} to {high_watermark}"
+            )
+        look.leader_epoch, look.high_watermark, look.end = leader_epoch, high_watermark, end
+        self._changed[partition] = None
+        if end < look.verified:
+            if not self._may_lose:
                 self._broken(
-                    f"{partition}: {leader[0].name} has the high watermark {leader[1]}, but broker {member}, "
-                    f"in the ISR {known.state.isr}, ends at {end}"
+                    f"{partition}: {node.name} was committed up to {look.verified} and now ends at {end}"
+                )
+            look.verified, look.segment = 0, -1
+        if high_watermark > look.verified:
+            self._compare(node, partition, look, high_watermark, log.log_dir.path)
+
+    def _check_isr(self, partition: TopicPartition) -> None:
+        """Hold every member of the ISR to the leader's high watermark and to what was acknowledged."""
+        known = self._states.get(partition)
+        if known is None:
+            return
+        isr, mzxid = known.state.isr, known.mzxid
+        must_have = 0 if self._may_lose else self._acknowledged.get(partition, 0)
+        leader, committed = "", -1
+        members: list[tuple[Node, int]] = []
+        for process, life in self._lives.items():
+            look = life.looks.get(partition)
+            if look is None or look.end < 0 or not process.is_alive:
+                continue
+            if look.leader_epoch == known.state.leader_epoch:
+                leader, committed = process.name, look.high_watermark
+            if life.node.broker_id in isr and self._registered.get(process, mzxid) < mzxid:
+                members.append((life.node, look.end))
+        for node, end in members:
+            if end < committed:
+                self._broken(
+                    f"{partition}: {leader} has the high watermark {committed}, but broker "
+                    f"{node.broker_id}, in the ISR {isr}, ends at {end}"
                 )
             if end < must_have:
                 self._broken(
-                    f"{partition}: acknowledged up to {must_have}, but broker {member}, in the ISR "
-                    f"{known.state.isr}, ends at {end}"
+                    f"{partition}: acknowledged up to {must_have}, but broker {node.broker_id}, in the ISR "
+                    f"{isr}, ends at {end}"
                 )
 
     def _compare(

@@ -43,7 +43,7 @@ class Process:
         self.name = name
         self.is_alive = True
         self.is_paused = False
-        self._held: list[asyncio.Handle] = []
+        self._held: list[_Step] = []
 
     def context(self) -> contextvars.Context:
         """A fresh context of this process, in which nothing else is set."""
@@ -55,7 +55,7 @@ class Process:
         """Run ``work`` as a task of this process."""
         return asyncio.get_running_loop().create_task(work, name=name, context=self.context())
 
-    def hold(self, handle: asyncio.Handle) -> None:
+    def hold(self, handle: _Step) -> None:
         """Keep a callback back until the process goes on."""
         self._held.append(handle)
 
@@ -105,16 +105,67 @@ class _NumberedTask(asyncio.Task[T]):
         return self is other
 
 
+class _Step(asyncio.TimerHandle):
+    """A callback that is ready, or a timer. Worlds make hundreds of thousands, so it is as light as can be:
+    whose step it is is found out once, and none of asyncio's debugging aids are kept."""
+
+    __slots__ = ("process", "when_due")
+
+    def __init__(
+        self,
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        context: contextvars.Context | None,
+        timer_of: VirtualLoop | None = None,
+        when_due: float = 0.0,
+    ) -> None:
+        # Deliberately without super().__init__(): the base's own slots are filled in here.
+        if context is None:
+            context = contextvars.copy_context()
+        self._context = context
+        self._callback = callback
+        self._args = args
+        self._cancelled = False
+        self._loop = timer_of
+        self.process = context.get(PROCESS)
+        self.when_due = when_due
+
+    def cancel(self) -> None:
+        if not self._cancelled:
+            self._cancelled = True
+            self._callback, self._args = _nothing, ()
+            if self._loop is not None:  # Still among the timers.
+                self._loop.timer_was_cancelled()
+
+    def cancelled(self) -> bool:
+        return self._cancelled
+
+    def when(self) -> float:
+        return self.when_due
+
+    def is_ready(self) -> None:
+        """No timer any more: its cancellation concerns nobody."""
+        self._loop = None
+
+    def run(self) -> None:
+        self._context.run(self._callback, *self._args)
+
+
+def _nothing() -> None:
+    """What a cancelled step would do."""
+
+
 class VirtualLoop(asyncio.BaseEventLoop):
     """Runs callbacks in a fixed order; there are no file descriptors and no threads."""
 
-    _ready: deque[asyncio.Handle]
+    _ready: deque[_Step]
+    _stopping: bool
 
     def __init__(self) -> None:
         super().__init__()
         self._now = 0.0
         self._selector = self
-        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._timers: list[tuple[float, int, _Step]] = []
         self._timer_count = 0
         self._cancelled_count = 0
         self._graveyard: list[asyncio.Task[Any]] = []
@@ -123,8 +174,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Callbacks run so far."""
         self.faults: list[dict[str, Any]] = []
         """What reached the exception handler of :func:`simulate`: each is a defect of somebody."""
-        self.after_step: Callable[[], None] | None = None
-        """Called after each turn of the loop: the invariants."""
+        self.after_step: Callable[[Process | None], None] | None = None
+        """Called after each step with the process that made it (None: the world outside): the invariants."""
 
     def time(self) -> float:
         return self._now
@@ -139,6 +190,16 @@ class VirtualLoop(asyncio.BaseEventLoop):
         assert isinstance(coro, Coroutine)
         return _NumberedTask(coro, loop=self, name=str(name) if name else None, context=context)
 
+    def call_soon(
+        self,
+        callback: Callable[[Unpack[Ts]], object],
+        *args: *Ts,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.Handle:
+        step = _Step(callback, args, context)
+        self._ready.append(step)
+        return step
+
     def call_at(
         self,
         when: float,
@@ -146,16 +207,25 @@ class VirtualLoop(asyncio.BaseEventLoop):
         *args: *Ts,
         context: contextvars.Context | None = None,
     ) -> asyncio.TimerHandle:
-        timer = asyncio.TimerHandle(when, callback, args, self, context)
-        timer._scheduled = True  # type: ignore[attr-defined]  # Makes its cancellation known to us.
+        timer = _Step(callback, args, context, self, when)
         self._timer_count += 1
         heapq.heappush(self._timers, (when, self._timer_count, timer))
         return timer
 
-    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+    def call_later(
+        self,
+        delay: float,
+        callback: Callable[[Unpack[Ts]], object],
+        *args: *Ts,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.TimerHandle:
+        return self.call_at(self._now + delay, callback, *args, context=context)
+
+    def timer_was_cancelled(self) -> None:
+        """Cancelled timers are swept out when they are many."""
         self._cancelled_count += 1
 
-    def release(self, handles: list[asyncio.Handle]) -> None:
+    def release(self, handles: list[_Step]) -> None:
         """Queue callbacks that were held back."""
         self._ready.extend(handles)
 
@@ -165,39 +235,57 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._graveyard.extend(asyncio.all_tasks(self))
 
     def _run_once(self) -> None:
-        """One turn: let the time pass if nothing is ready, then run what is ready now."""
+        """Turn after turn until the loop is asked to stop."""
+        while True:
+            self._turn()
+            if self._stopping:
+                return
+
+    def _turn(self) -> None:
+        """Let the time pass if nothing is ready, then run what is ready now."""
         ready, timers = self._ready, self._timers
         if self._cancelled_count > 100 and self._cancelled_count * 2 > len(timers):
-            timers[:] = [entry for entry in timers if not entry[2].cancelled()]
+            timers[:] = [entry for entry in timers if not entry[2]._cancelled]
             heapq.heapify(timers)
             self._cancelled_count = 0
-        while timers and timers[0][2].cancelled():
+        while timers and timers[0][2]._cancelled:
             heapq.heappop(timers)
             self._cancelled_count -= 1
-        if not ready and not self._stopping:  # type: ignore[attr-defined]
+        if not ready and not self._stopping:
             if not timers:
                 raise Deadlock("no task can go on and no timer is set")
-            self._now = max(self._now, timers[0][0])
-        while timers and timers[0][0] <= self._now:
-            timer = heapq.heappop(timers)[2]
-            timer._scheduled = False  # type: ignore[attr-defined]
-            if not timer.cancelled():
-                ready.append(timer)
+            if timers[0][0] > self._now:
+                self._now = timers[0][0]
+        now = self._now
+        while timers and timers[0][0] <= now:
+            step = heapq.heappop(timers)[2]
+            if step._cancelled:
+                self._cancelled_count -= 1
+            else:
+                step.is_ready()
+                ready.append(step)
         for _ in range(len(ready)):
-            handle = ready.popleft()
-            if handle.cancelled():
+            step = ready.popleft()
+            if step._cancelled:
                 continue
-            process = handle._context.get(PROCESS)  # type: ignore[attr-defined]
+            process = step.process
             if process is not None:
                 if not process.is_alive:
                     continue
                 if process.is_paused:
-                    process.hold(handle)
+                    process.hold(step)
                     continue
             self.steps += 1
-            handle._run()
-        if self.after_step is not None:
-            self.after_step()
+            try:
+                step.run()
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:
+                self.call_exception_handler(
+                    {"message": f"Exception in callback {step._callback}", "exception": error, "handle": step}
+                )
+            if self.after_step is not None:
+                self.after_step(process)
 
     def _process_events(self, event_list: object) -> None:
         """No descriptors, no events."""

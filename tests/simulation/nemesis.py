@@ -15,6 +15,7 @@ from zk import paths
 from zk.client import ConnectionLoss, NoNode
 
 from .cluster import Cluster, Node
+from .pace import AT_ONCE_S, Pace
 
 
 class Nemesis:
@@ -26,15 +27,21 @@ class Nemesis:
         weights: Mapping[str, float],
         *,
         pause_s: float,
+        lull_s: float,
+        pace: Pace,
         is_calm: Callable[[], bool],
         clients: Callable[[], list[str]],
     ) -> None:
         """``weights``: names of :meth:`faults` and how often each is to be drawn; ``pause_s`` is the
-        mean time between two. ``is_calm`` tells whether every partition is whole and every broker up:
-        faults that are allowed one at a time wait for it. ``clients`` names the clients' processes."""
+        mean time between two in a storm, ``lull_s`` the mean time between two storms (0: it never ends).
+        ``pace`` is told of what happens. ``is_calm`` tells whether every partition is whole and every
+        broker up: faults that are allowed one at a time wait for it. ``clients`` names the clients'
+        processes."""
         self._cluster = cluster
         self._chance = cluster.draw()
         self._pause_s = pause_s
+        self._lull_s = lull_s
+        self._pace = pace
         self._is_calm = is_calm
         self._clients = clients
         faults = self.faults()
@@ -81,12 +88,21 @@ class Nemesis:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.supervise(), name="supervisor")
             while True:
-                await asyncio.sleep(self._chance.expovariate(1 / self._pause_s))
-                (fault,) = self._chance.choices(self._drawn, self._weights)
-                tasks.create_task(self._apply(fault), name="fault")
+                for _ in range(self._chance.randrange(2, 9)):
+                    await asyncio.sleep(self._chance.expovariate(1 / self._pause_s))
+                    (fault,) = self._chance.choices(self._drawn, self._weights)
+                    tasks.create_task(self._apply(fault), name="fault")
+                if self._lull_s > 0:
+                    self._pace.is_lull = True
+                    await asyncio.sleep(self._chance.uniform(0.2, 1.8) * self._lull_s)
+                    self._pace.is_lull = False
 
     async def _apply(self, fault: Callable[[], Awaitable[None]]) -> None:
+        """Break something amid dense traffic; there is some, too, when it is mended."""
+        self._pace.stir()
+        await asyncio.sleep(self._chance.uniform(0.0, self._chance.choice([AT_ONCE_S, 0.5])))
         await fault()
+        self._pace.stir()
 
     async def supervise(self) -> None:
         """Restart brokers that have ended by themselves, as an init system would."""

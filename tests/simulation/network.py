@@ -17,15 +17,18 @@ import random
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from urllib.parse import parse_qs, urlsplit
+from typing import TypeAlias
+from urllib.parse import parse_qs
 
 from kafkalite.common import Address
 from kafkalite.edge import Buffer, ConnectionFailed, Handler, HttpReply, HttpRequest
 
 from .loop import Process
 
+Packet: TypeAlias = Callable[[], None]
 
-@dataclass(eq=False)
+
+@dataclass(eq=False, slots=True)
 class _Server:
     """A bound listener of one process."""
 
@@ -44,12 +47,31 @@ class _Server:
         self.network.unbind(self)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class _Exchange:
     """One request and where its answer goes."""
 
+    connection: _Connection
     request: HttpRequest
     answer: asyncio.Future[HttpReply]
+    reply: HttpReply | None = None
+    """Under way to the asker."""
+
+    def arrive(self) -> None:
+        """The request's packet."""
+        self.connection.arrived(self)
+
+    def answered(self) -> None:
+        """The answer's packet."""
+        self.connection.answered(self)
+
+    def time_out(self, timeout_ms: int) -> None:
+        """The asker has waited long enough: it closes the connection."""
+        if not self.answer.done():
+            self.answer.set_exception(
+                ConnectionFailed(self.connection.address, f"no answer within {timeout_ms} ms")
+            )
+            self.connection.close("timed out")
 
 
 class _Connection:
@@ -68,16 +90,16 @@ class _Connection:
         self._handling: asyncio.Task[None] | None = None
         self._last_up = 0.0
         self._last_down = 0.0
-        self.blocked: deque[tuple[str, str, Callable[[], None]]] = deque()
+        self.blocked: deque[tuple[str, str, Packet]] = deque()
         """(from, to, packet): what a cut holds back, and what came after it."""
 
     # --- the asker's side ----------------------------------------------------------------
 
-    def submit(self, request: HttpRequest) -> asyncio.Future[HttpReply]:
-        exchange = _Exchange(request, asyncio.get_running_loop().create_future())
+    def submit(self, request: HttpRequest) -> _Exchange:
+        exchange = _Exchange(self, request, asyncio.get_running_loop().create_future())
         self._unanswered.append(exchange)
-        self._send_up(lambda: self._arrive(exchange))
-        return exchange.answer
+        self._send_up(exchange.arrive)
+        return exchange
 
     def break_off(self, reason: str, *, sent: bool = True) -> None:
         """The asker's end is closed or reset: everything in flight fails."""
@@ -99,22 +121,22 @@ class _Connection:
 
     # --- packets -------------------------------------------------------------------------
 
-    def _send_up(self, packet: Callable[[], None]) -> None:
-        server = self.network.server_at(self.address) if self.server is None else self.server
+    def _send_up(self, packet: Packet) -> None:
+        server = self.server or self.network.server_at(self.address)
         target = server.process.name if server is not None else ""
         self._last_up = self._send(self.source.name, target, self._last_up, packet)
 
-    def _send_down(self, packet: Callable[[], None]) -> None:
+    def _send_down(self, packet: Packet) -> None:
         assert self.server is not None
         self._last_down = self._send(self.server.process.name, self.source.name, self._last_down, packet)
 
-    def _send(self, source: str, target: str, after: float, packet: Callable[[], None]) -> float:
+    def _send(self, source: str, target: str, after: float, packet: Packet) -> float:
         loop = asyncio.get_running_loop()
         at = max(after, loop.time() + self.network.delay(source, target))
-        loop.call_at(at, self._travel, source, target, packet, context=contextvars.Context())
+        loop.call_at(at, self._travel, source, target, packet, context=self.network.nowhere)
         return at
 
-    def _travel(self, source: str, target: str, packet: Callable[[], None]) -> None:
+    def _travel(self, source: str, target: str, packet: Packet) -> None:
         if self.network.is_cut(source, target) or any(held[:2] == (source, target) for held in self.blocked):
             self.blocked.append((source, target, packet))
         else:
@@ -131,7 +153,7 @@ class _Connection:
 
     # --- the server's side ---------------------------------------------------------------
 
-    def _arrive(self, exchange: _Exchange) -> None:
+    def arrived(self, exchange: _Exchange) -> None:
         server = self.network.server_at(self.address)
         if self.server is None:
             if server is None:
@@ -172,16 +194,17 @@ class _Connection:
             except asyncio.CancelledError:
                 self._handling = None
                 raise
-        body = b"".join(bytes(piece) for piece in reply.body)
+        exchange.reply = HttpReply(reply.status, [b"".join(reply.body)], reply.headers)
         self._handling = None
-        self._send_down(lambda: self._answered(exchange, HttpReply(reply.status, [body], reply.headers)))
+        self._send_down(exchange.answered)
         self._next()
 
-    def _answered(self, exchange: _Exchange, reply: HttpReply) -> None:
+    def answered(self, exchange: _Exchange) -> None:
         if not self.broken and self._unanswered and self._unanswered[0] is exchange:
             self._unanswered.popleft()
             if not exchange.answer.done():
-                exchange.answer.set_result(reply)
+                assert exchange.reply is not None
+                exchange.answer.set_result(exchange.reply)
 
     def _closed_by_asker(self) -> None:
         """The server notices after it has begun with what came before, also where it stood still."""
@@ -213,6 +236,8 @@ class SimulatedNetwork:
         self.max_delay_ms = max_delay_ms
         self.slow: dict[tuple[str, str], float] = {}
         """Milliseconds added on a link, by (from, to)."""
+        self.nowhere = contextvars.Context()
+        """Packets travel in it: they belong to no process."""
         self._servers: dict[Address, _Server] = {}
         self._connections: list[_Connection] = []
         self._cuts: set[tuple[str, str]] = set()
@@ -220,7 +245,7 @@ class SimulatedNetwork:
 
     def delay(self, source: str, target: str) -> float:
         """Seconds that the next packet travels."""
-        delay = self._chance.uniform(self.min_delay_ms, self.max_delay_ms)
+        delay = self.min_delay_ms + (self.max_delay_ms - self.min_delay_ms) * self._chance.random()
         if self.slow:
             delay += self._chance.uniform(0.0, self.slow.get((source, target), 0.0))
         return delay / 1000
@@ -333,26 +358,25 @@ class NodeTransport:
         connection = self._lanes.get((address, lane))
         if connection is None or connection.broken:
             connection = self._lanes[address, lane] = self._network.connect(self._process, address)
-        parts = urlsplit(target)
-        answer = connection.submit(
+        path, _, query = target.partition("?")
+        exchange = connection.submit(
             HttpRequest(
                 method,
-                parts.path,
-                parse_qs(parts.query),
+                path,
+                parse_qs(query) if query else {},
                 {name.lower(): value for name, value in headers.items()},
-                memoryview(b"".join(bytes(piece) for piece in body)),
+                memoryview(b"".join(body)),
                 listener="",
             )
         )
+        timer = asyncio.get_running_loop().call_later(timeout_ms / 1000, exchange.time_out, timeout_ms)
         try:
-            async with asyncio.timeout(timeout_ms / 1000):
-                return await answer
-        except TimeoutError:
-            connection.close("timed out")
-            raise ConnectionFailed(address, f"no answer within {timeout_ms} ms") from None
+            return await exchange.answer
         except asyncio.CancelledError:
             connection.close("the asker went away")
             raise
+        finally:
+            timer.cancel()
 
     async def close(self) -> None:
         for connection in self._lanes.values():

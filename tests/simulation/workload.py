@@ -24,6 +24,7 @@ from kafkalite.protocol.errors import BrokerError
 
 from .cluster import Cluster
 from .loop import Process
+from .pace import Pace
 
 VALUES_A_PRODUCER = 10_000_000
 
@@ -61,6 +62,7 @@ class Workload:
         self.modes: dict[str, Mode] = {}
         self.positions: dict[str, dict[TopicPartition, int]] = {}
         """The next offset of each consumer."""
+        self.pace = Pace()
         self._on_acknowledged = on_acknowledged
         self._stop_writing = asyncio.Event()
         self._stop_reading = asyncio.Event()
@@ -131,8 +133,8 @@ class Workload:
                         self.history.append(Failed(value, now()))
                     else:
                         outcomes.create_task(self._outcome(value, delivery, spec))
-                    if chance.random() < 0.7:  # Now and then several at once, for batches of more than one.
-                        await asyncio.sleep(chance.expovariate(spec.records_a_second * 0.7))
+                    if chance.random() < 0.5:  # Now and then several at once, for batches of more than one.
+                        await self.pace.wait(chance, spec.records_a_second * 0.5)
         finally:
             await producer.stop()
 
@@ -155,10 +157,15 @@ class Workload:
         """Read on and on: now and then as a new consumer that reads the last part once more."""
         self._assign(process, None, back=0)
         while not self._stop_reading.is_set():
-            await self._read_as(process, polls=chance.randrange(50, 400), back=chance.choice([0, 20, 200]))
+            await self._read_as(
+                process,
+                polls=chance.randrange(10, 200),
+                back=chance.choice([0, 20, 200]),
+                min_bytes=chance.choice([1, 1000]),
+            )
 
-    async def _read_as(self, process: Process, *, polls: int, back: int) -> None:
-        consumer = self._consumer(process)
+    async def _read_as(self, process: Process, *, polls: int, back: int, min_bytes: int) -> None:
+        consumer = self._consumer(process, min_bytes=min_bytes)
         await _started(consumer)
         try:
             self._assign(process, consumer, back=back)
@@ -168,10 +175,12 @@ class Workload:
         finally:
             await consumer.stop()
 
-    def _consumer(self, process: Process) -> Consumer:
+    def _consumer(self, process: Process, *, min_bytes: int = 1) -> Consumer:
         return self.cluster.consumer(
             process,
             auto_offset_reset="earliest",
+            fetch_min_bytes=min_bytes,
+            fetch_max_wait_ms=2_000,
             request_timeout_ms=3_000,
             max_partition_fetch_bytes=16_384,
             metadata_max_age_ms=30_000,
@@ -194,7 +203,7 @@ class Workload:
 
     async def _poll(self, process: Process, consumer: Consumer) -> None:
         try:
-            found = await consumer.getmany(timeout_ms=500)
+            found = await consumer.getmany(timeout_ms=2_000)
         except ClientClosedError:
             raise
         except (ClientError, BrokerError) as error:

@@ -66,27 +66,32 @@ class Profile:
     faults: Mapping[str, float] = field(default_factory=lambda: EVERYTHING)
     promise: Faults = Faults.TAME
     overrides: Mapping[str, str] = field(default_factory=dict)
-    pause_s: float = 8.0
-    """Mean time between two faults."""
+    pause_s: float = 4.0
+    """Mean time between two faults of a storm."""
+    lull_s: float = 0.0
+    """Mean time between two storms; 0: it never ends."""
     brokers: tuple[int, ...] = (3, 3, 4, 5)
     modes: tuple[Mode, ...] = (Mode.IDEMPOTENT, Mode.IDEMPOTENT, Mode.ACKS_ALL, Mode.ACKS_1)
-    records_a_second: float = 5.0
+    records_a_second: float = 4.0
     partitions: int = 3
     """Of the first topic; a second one has one."""
     consumers: int = 2
 
 
+LULL_S: Final = 25.0
+
 PROFILES: Final = {
     profile.name: profile
     for profile in (
-        Profile("everything"),
-        Profile("processes", PROCESSES),
-        Profile("network", NETWORK, pause_s=5),
-        Profile("zookeeper", {**ZOOKEEPER, "controller crash": 1, "quick restart": 1}, pause_s=5),
+        Profile("everything", lull_s=LULL_S),
+        Profile("processes", PROCESSES, lull_s=LULL_S),
+        Profile("network", NETWORK, lull_s=LULL_S),
+        Profile("zookeeper", {**ZOOKEEPER, "controller crash": 1, "quick restart": 1}, lull_s=LULL_S),
         Profile(
             "power",
             {**EVERYTHING, "power cut": 6},
             overrides={"log.flush.interval.messages": "1"},
+            lull_s=LULL_S,
         ),
         Profile("power-one", {"power cut, one at a time": 1}, pause_s=15, brokers=(3,)),
         Profile(
@@ -94,6 +99,7 @@ PROFILES: Final = {
             {**EVERYTHING, "power cut": 8},
             Faults.WILD,
             overrides={"unclean.leader.election.enable": "true"},
+            lull_s=LULL_S,
         ),
     )
 }
@@ -195,6 +201,8 @@ class _World:
             cluster,
             self.profile.faults,
             pause_s=self.profile.pause_s,
+            lull_s=self.profile.lull_s,
+            pace=workload.pace,
             is_calm=self.is_whole,
             clients=lambda: [process.name for process in workload.processes],
         )

@@ -360,6 +360,26 @@ def test_without_a_lease_only_acks_all_is_acknowledged(acks: int, error: int) ->
     play(scenario)
 
 
+def test_a_leader_that_may_have_a_successor_sends_no_consumer_back_to_the_beginning() -> None:
+    """Found by the simulation: stopped for long, then asked by a consumer that had read on elsewhere."""
+
+    async def scenario(cluster: Cluster) -> None:
+        await cluster.create()
+        node = cluster[1]
+        await node.produce(b"a")
+        node.has_lease = False
+        assert (await node.fetch(2)).error_code == ErrorCode.NOT_LEADER_OR_FOLLOWER
+        assert (await node.fetch(-1)).error_code == ErrorCode.OFFSET_OUT_OF_RANGE
+        assert (await node.fetch(0)).error_code == ErrorCode.NONE
+        node.has_lease = True
+        node.lose_session()
+        assert (await node.fetch(2)).error_code == ErrorCode.NOT_LEADER_OR_FOLLOWER
+        node.open_session()  # With a lease, but not confirmed.
+        assert (await node.fetch(2)).error_code == ErrorCode.NOT_LEADER_OR_FOLLOWER
+
+    play(scenario)
+
+
 def test_a_lease_that_runs_out_during_the_append_is_noticed_at_the_answer() -> None:
     async def scenario(cluster: Cluster) -> None:
         await cluster.create()
