@@ -14,18 +14,22 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Final
 
+from kafkalite.checker.groups import Groups
 from kafkalite.checker.history import (
     Acknowledged,
+    Assigned,
+    Disowned,
     Ended,
     Failed,
     HistoryEvent,
     Lost,
     Polled,
     Positioned,
+    Revoked,
     Sent,
     Unknown,
 )
-from kafkalite.checker.promise import MAY_SHOW, READERS_MAY_SEE, Anomaly, Faults, Mode
+from kafkalite.checker.promise import GROUPS_MAY_SHOW, MAY_SHOW, READERS_MAY_SEE, Anomaly, Faults, Mode
 from kafkalite.common import TopicPartition
 
 _NOTHING: Final = -1
@@ -60,6 +64,10 @@ class Verdict:
     read: int
     without_receipt: int
     """Acknowledged records that are gone and on no loss receipt."""
+    generations: int
+    """Generations of consumer groups."""
+    commits: int
+    """Offsets that groups committed."""
 
     @property
     def is_kept(self) -> bool:
@@ -107,6 +115,7 @@ class Checker:
         self._counts: Counter[Anomaly] = Counter()
         self._violations: Counter[Anomaly] = Counter()
         self._outcomes: Counter[str] = Counter()
+        self._groups = Groups(self._of_groups)
         self._read = 0
         self._without_receipt = 0
 
@@ -128,10 +137,19 @@ class Checker:
             case Positioned():
                 name = TopicPartition(event.topic, event.partition)
                 self._next[event.consumer, name] = event.offset
+                member = self._groups.consumers.get(event.consumer)
+                if member is not None:
+                    self._groups.positioned(member, event)
             case Lost():
                 self._partition(event.topic, event.partition).receipts.append((event.first, event.last))
             case Ended():
                 self._partition(event.topic, event.partition).end = event.offset
+            case Assigned() | Revoked() | Disowned():
+                for name in self._groups.take(event):
+                    # Where a member begins is where its group is, not where itself once was.
+                    self._next.pop((event.consumer, name), None)
+            case _:
+                self._groups.take(event)
 
     def take_all(self, events: Iterable[HistoryEvent]) -> None:
         """Take many events."""
@@ -165,6 +183,9 @@ class Checker:
         key = (event.consumer, partition.name)
         count = len(offsets)
         self._read += count
+        member = self._groups.consumers.get(event.consumer)
+        if member is not None:
+            self._groups.polled(member, partition.name, event)
         first, last = offsets[0], offsets[-1]
         expected = self._next.get(key)
         if expected is not None and first != expected:
@@ -240,6 +261,9 @@ class Checker:
     def _of_readers(self, anomaly: Anomaly, text: str) -> None:
         self._note(anomaly, anomaly in READERS_MAY_SEE[self._faults], text)
 
+    def _of_groups(self, anomaly: Anomaly, text: str) -> None:
+        self._note(anomaly, anomaly in GROUPS_MAY_SHOW[self._faults], text)
+
     def _note(self, anomaly: Anomaly, is_allowed: bool, text: str) -> None:
         self._counts[anomaly] += 1
         if not is_allowed:
@@ -259,6 +283,7 @@ class Checker:
                     f"{consumer} read {partition.name} up to {expected - 1} and then {found}, "
                     "though there are records in between",
                 )
+        self._groups.finish(lambda name: self._partition(*name).values)
         latest: dict[tuple[str, TopicPartition], tuple[int, int]] = {}
         for value, record in self._records.items():
             name = record.partition.name
@@ -289,6 +314,8 @@ class Checker:
             unknown=self._outcomes["unknown"],
             read=self._read,
             without_receipt=self._without_receipt,
+            generations=self._groups.generations,
+            commits=self._groups.commits,
         )
 
     def _check_acknowledged(self, value: int, record: _Record) -> None:

@@ -7,6 +7,15 @@ of one replica at a time; no unclean election) the cluster keeps the promise of 
 acknowledged, but says so: on a loss receipt, or by a partition that ends earlier than it did.
 
 Never, under anything: a record that nobody wrote, a record read though its write certainly failed.
+
+Of consumer groups Kafka promises less than people think. Two members may *process* a partition at the
+same time: one that was paused or cut off does not know that the group went on without it. What holds is
+that in one generation each partition has one owner, that a member which takes part in a generation has
+given up what that generation gives to others, that whoever is of an older generation (or whose place
+another process has taken) commits nothing, and that a committed offset stays until a later one takes
+its place. So a record may be processed twice, but not by one who took its partition over after its
+offset was committed, and none is left out. Whether records are processed before their offsets are
+committed is the application's side of that.
 """
 
 from __future__ import annotations
@@ -45,6 +54,25 @@ class Anomaly(enum.Enum):
     """A later record of a producer stands before an earlier one of the same partition."""
     ACKNOWLEDGED_TWICE = "acknowledged-twice"
     """The producer was told two outcomes of one record."""
+    TWO_OWNERS = "two-owners"
+    """Two members of a group own one partition in one generation."""
+    EARLY_HANDOVER = "early-handover"
+    """A partition was given to a member in a generation in which another one, that takes part in it,
+    still has it from before."""
+    READ_AFTER_REVOKE = "read-after-revoke"
+    """A member was handed records of a partition that it had given up."""
+    FENCED_COMMIT = "fenced-commit"
+    """A commit was accepted though its generation was over, or the static member replaced."""
+    NONMONOTONIC_COMMIT = "nonmonotonic-commit"
+    """A commit was accepted that goes back behind one accepted before it was sent, and nobody sought back."""
+    LOST_COMMIT = "lost-commit"
+    """Whoever asks how far a group has come is shown less than what had been acknowledged before."""
+    INVENTED_COMMIT = "invented-commit"
+    """Whoever asks how far a group has come is shown more than anybody ever committed."""
+    PROCESSED_AGAIN = "processed-again"
+    """Who took a partition over began before the offset that had been committed until then."""
+    UNPROCESSED = "unprocessed"
+    """No member of a group was ever handed the record, though the group went on behind it, or is done."""
 
 
 class Mode(enum.Enum):
@@ -93,3 +121,19 @@ READERS_MAY_SEE: Final[Mapping[Faults, frozenset[Anomaly]]] = {
     Faults.WILD: _TRUNCATED_READS,
 }
 """What does not belong to one record. Readers see only what is committed, so acks do not matter."""
+
+GROUPS_MAY_SHOW: Final[Mapping[Faults, frozenset[Anomaly]]] = {
+    Faults.TAME: frozenset(),
+    Faults.WILD: frozenset(
+        {
+            Anomaly.TWO_OWNERS,
+            Anomaly.EARLY_HANDOVER,
+            Anomaly.FENCED_COMMIT,
+            Anomaly.NONMONOTONIC_COMMIT,
+            Anomaly.LOST_COMMIT,
+            Anomaly.PROCESSED_AGAIN,
+        }
+    ),
+}
+"""A coordinator that lost committed records has lost offsets, and generations whose numbers are then used
+again. But it skips nothing, and its members stick to what they were told."""
