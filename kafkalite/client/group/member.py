@@ -188,6 +188,10 @@ class Member:
         self.is_leader = False
         self.owned: tuple[TopicPartition, ...] = ()
         """What it may read."""
+        self.tenures: dict[TopicPartition, int] = {}
+        """A number for the time since it has owned each partition: another one where it was without it in
+        between."""
+        self._adoptions = 0
         self.topics: tuple[str, ...] = ()
         """What it wants, sorted."""
         self._rejoin: str | None = None
@@ -230,6 +234,8 @@ class Member:
                     return Revoke(gone)
                 added = tuple(tp for tp in self._assigned if tp not in self.owned)
                 self.owned = self._assigned
+                self._adoptions += 1
+                self.tenures = {tp: self.tenures.get(tp, self._adoptions) for tp in self.owned}
                 self._to(Phase.STABLE)
                 return Adopt(self.owned, added)
             case _:
@@ -506,12 +512,12 @@ class Member:
 
     def revoked(self, partitions: Sequence[TopicPartition]) -> None:
         """:class:`Revoke` is done."""
-        self.owned = tuple(tp for tp in self.owned if tp not in partitions)
+        self._own(tp for tp in self.owned if tp not in partitions)
         self._lost = tuple(tp for tp in self._lost if tp not in partitions)
 
     def lost(self) -> None:
         """:class:`Lose` is done."""
-        self.owned = tuple(tp for tp in self.owned if tp not in self._lost)
+        self._own(tp for tp in self.owned if tp not in self._lost)
         self._lost = ()
 
     def told(self) -> None:
@@ -521,6 +527,10 @@ class Member:
             self._fault = None
 
     # --- Inside --------------------------------------------------------------------------------
+
+    def _own(self, left: Iterable[TopicPartition]) -> None:
+        self.owned = tuple(left)
+        self.tenures = {tp: self.tenures[tp] for tp in self.owned}
 
     def _fail(self, error: BrokerError) -> None:
         self._reset(forget_member_id=True)

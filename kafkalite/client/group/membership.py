@@ -134,6 +134,9 @@ class Membership:
         """An answer that is waited for is of no use any more."""
         self._settled = asyncio.Event()
         self._committing = asyncio.Lock()
+        self._commits_begun = 0
+        self._committed_by: dict[TopicPartition, int] = {}
+        """Which commit, in the order in which they began, was the last one to be accepted."""
         self._departure: tuple[str, Offsets] | None = None
         self._wanted: tuple[str, ...] | None = None
         self._awaits_read = False
@@ -438,13 +441,28 @@ class Membership:
     async def commit(self, offsets: Offsets, *, may_wait: bool = True) -> None:
         """Commit as the member that this is; the caller bounds the time.
 
-        A rebalance under way is waited for where ``may_wait``, else it raises RebalanceInProgressError.
+        A rebalance under way is waited for where ``may_wait``, else it raises RebalanceInProgressError. What
+        is tried again is never committed behind the back of a later commit, nor of another owner: what a
+        commit that began later has committed is left as it is.
         Raises CommitFailedError where the partitions are not this member's any more, FencedInstanceIdError,
         and what the coordinator answers that trying again does not help.
         """
         failures = 0
+        self._commits_begun += 1
+        own_number = self._commits_begun
+        tenures = {tp: self.member.tenures.get(tp) for tp in offsets}
         while offsets:
             async with self._committing:
+                offsets = {
+                    tp: offset for tp, offset in offsets.items() if self._committed_by.get(tp, 0) < own_number
+                }
+                gone = [tp for tp in offsets if self.member.tenures.get(tp) != tenures[tp]]
+                if gone:
+                    raise CommitFailedError(
+                        f"{', '.join(map(str, gone))} were given up meanwhile: others may have come further"
+                    )
+                if not offsets:
+                    return
                 identity = self.member.identity
                 if identity.generation_id < 0 and (self._awaits_read or self.member.phase is not Phase.AWAY):
                     raise CommitFailedError(
@@ -462,6 +480,8 @@ class Membership:
                     if not error.retriable and error.code not in TRY_AGAIN:
                         raise
                     codes = dict.fromkeys(offsets, int(error.code))
+                done = [tp for tp, code in codes.items() if code == ErrorCode.NONE]
+                self._committed_by.update(dict.fromkeys(done, own_number))
             bad = {tp: ErrorCode(code) for tp, code in codes.items() if code != ErrorCode.NONE}
             if not bad:
                 return
@@ -484,9 +504,6 @@ class Membership:
                 if not may_wait or self._is_calling_listener:
                     raise error_for(code, f"group {self._config.group_id} rebalances")
                 await self._until_settled()
-                gone = [tp for tp in offsets if tp not in self.member.owned]
-                if gone:
-                    raise CommitFailedError(f"{', '.join(map(str, gone))} went to other members meanwhile")
                 continue
             refusal = error_for(code, f"the commit of {tp} in group {self._config.group_id}")
             if not refusal.retriable and code not in TRY_AGAIN:

@@ -22,6 +22,7 @@ from kafkalite.protocol.errors import (
 from kafkalite.protocol.heartbeat import HeartbeatRequest
 from kafkalite.protocol.join_group import JoinGroupRequest
 from kafkalite.protocol.message import Message
+from kafkalite.protocol.offset_commit import OffsetCommitRequest
 from kafkalite.protocol.record_batch import encode_batch
 from tests.simulation.loop import VirtualClock, run_virtual
 from tests.support.fake_broker import Fault
@@ -525,6 +526,73 @@ def test_manual_commits() -> None:
 
     cluster = scenario(story)
     assert cluster.group.offsets[TopicPartition("t", 0)][0] == 5
+
+
+def test_a_commit_that_is_tried_again_does_not_undo_a_later_one() -> None:
+    """Found by the simulation: an automatic commit without an answer went back behind the last one."""
+
+    async def story(cluster: GroupCluster) -> None:
+        fill(cluster, 10)
+        tp = TopicPartition("t", 0)
+        refused = 0
+
+        def hook(name: str, node: int, request: Message) -> Fault:
+            nonlocal refused
+            if isinstance(request, OffsetCommitRequest) and not refused:
+                refused += 1
+                return Fault.LOSE_REQUEST
+            return Fault.NONE
+
+        cluster.hook = hook
+        async with consumer_of(cluster, enable_auto_commit=False) as consumer:
+            consumer.subscribe(["t"])
+            await consumer.getone()
+            early = asyncio.ensure_future(consumer.commit({tp: 3, TopicPartition("t", 1): 4}))
+            await until(lambda: refused == 1)
+            await consumer.commit({tp: 5})
+            await early
+            assert {tp: offset for tp, (offset, _, _) in cluster.group.offsets.items()} == {
+                tp: 5,
+                TopicPartition("t", 1): 4,
+            }
+
+    scenario(story)
+
+
+def test_a_commit_that_is_tried_again_leaves_alone_what_was_given_up() -> None:
+    async def story(cluster: GroupCluster) -> None:
+        fill(cluster, 10)
+        is_broken = True
+
+        def hook(name: str, node: int, request: Message) -> Fault:
+            is_old = isinstance(request, OffsetCommitRequest) and any(
+                part.committed_offset == 1 for topic in request.topics for part in topic.partitions
+            )
+            return Fault.LOSE_REQUEST if is_old and is_broken else Fault.NONE
+
+        cluster.hook = hook
+        async with consumer_of(cluster, enable_auto_commit=False) as consumer:
+            consumer.subscribe(["t"])
+            await consumer.getone()
+            early = asyncio.ensure_future(consumer.commit(dict.fromkeys(parts(0, 1, 2, 3), 1)))
+            reading = asyncio.ensure_future(read_on(consumer))
+            other = await Worker(cluster, enable_auto_commit=False).start()
+            await until(lambda: len(consumer.assignment()) == len(other.consumer.assignment()) == 2)
+            theirs = dict.fromkeys(other.consumer.assignment(), 7)
+            await other.consumer.commit(theirs)
+            is_broken = False
+            with pytest.raises(errors.CommitFailedError, match="given up"):
+                await early
+            assert {tp: offset for tp, (offset, _, _) in cluster.group.offsets.items()} == theirs
+            reading.cancel()
+            await other.stop()
+
+    scenario(story)
+
+
+async def read_on(consumer: Consumer) -> None:
+    while True:
+        await consumer.getmany(timeout_ms=200)
 
 
 def test_a_commit_after_expulsion_fails_and_what_was_owned_is_lost() -> None:
