@@ -333,6 +333,8 @@ class Groups:
         question = group.questions.pop(event.number)
         for topic, number, offset in event.offsets:
             partition = TopicPartition(topic, number)
+            if partition not in question:
+                continue  # Shown without having been asked for: since when it could be is not known.
             may_be = question[partition] | group.possible(partition)
             if offset in may_be:
                 continue

@@ -164,6 +164,8 @@ class CommitRefused(msgspec.Struct, frozen=True, gc=False, tag_field="event", ta
 
     number: int
     partitions: list[tuple[str, int]]
+    error: str = ""
+    """Kafka's name for the reason."""
     at: float = 0.0
 
 

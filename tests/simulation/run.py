@@ -20,6 +20,7 @@ from typing import Final
 from kafkalite.checker.history import to_lines
 from kafkalite.journal import Event
 
+from . import groups
 from .world import PROFILES, Report, run_world
 
 STATES: Final[Mapping[str, str]] = {
@@ -73,7 +74,7 @@ def states_reached(report: Report) -> Counter[str]:
     )
     for event in report.journal:
         states.update(_special(event))
-    return states
+    return states + groups.states_reached(report.journal, report.history, report.faults)
 
 
 def _special(event: Event) -> Iterator[str]:
@@ -159,7 +160,10 @@ def main(arguments: list[str] | None = None) -> int:
     _print_table("faults that happened", faults)
     _print_table("states reached", states)
     _print_table("anomalies that the promise allows", allowed)
-    never = [name for name in STATES if not states[name]]
+    wanted = [*STATES]
+    if any(PROFILES[name].groups for name in names):
+        wanted += [*groups.STATES, *groups.SPECIAL]
+    never = [name for name in wanted if not states[name]]
     if never:
         print(f"\nnever reached: {', '.join(never)}")
     for outcome in failed[:3]:

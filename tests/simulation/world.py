@@ -8,7 +8,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from kafkalite.checker.checker import Checker, Verdict
 from kafkalite.checker.history import HistoryEvent, Lost
@@ -16,7 +16,9 @@ from kafkalite.checker.promise import Faults, Mode
 from kafkalite.client import TopicPartition
 from kafkalite.journal import Event
 
+from . import groups
 from .cluster import Cluster, eventually
+from .groups import COORDINATORS, CoordinatorInvariants, GroupNemesis, GroupWorkload
 from .invariants import InvariantBroken, Invariants, compare_logs
 from .loop import START_MS, VirtualLoop, simulate
 from .nemesis import Nemesis
@@ -76,9 +78,21 @@ class Profile:
     partitions: int = 3
     """Of the first topic; a second one has one."""
     consumers: int = 2
+    groups: int = 0
+    """Consumer groups beside the consumers that are assigned everything."""
 
 
 LULL_S: Final = 25.0
+GROUP_FAULTS: Final = {name: weight / 4 for name, weight in EVERYTHING.items()}
+"""Everything, but less of it than of what strikes coordinators."""
+GROUPS: Final[dict[str, Any]] = {
+    "groups": 2,
+    "brokers": (3,),
+    "modes": (Mode.IDEMPOTENT, Mode.IDEMPOTENT),
+    "records_a_second": 4.0,
+    "partitions": 4,
+    "consumers": 1,
+}
 
 PROFILES: Final = {
     profile.name: profile
@@ -100,6 +114,14 @@ PROFILES: Final = {
             Faults.WILD,
             overrides={"unclean.leader.election.enable": "true"},
             lull_s=LULL_S,
+        ),
+        Profile("groups", {**GROUP_FAULTS, **COORDINATORS}, **GROUPS),
+        Profile(
+            "groups wild",
+            {**GROUP_FAULTS, **COORDINATORS, "power cut": 6},
+            Faults.WILD,
+            overrides={"unclean.leader.election.enable": "true"},
+            **GROUPS,
         ),
     )
 }
@@ -173,11 +195,14 @@ class _World:
         self.minutes = minutes
         label = f"{profile.name} {seed}"
         chance = Cluster(loop, f"shape of {label}").chance
-        self.cluster = Cluster(
-            loop, label, brokers=chance.choice(profile.brokers), overrides=profile.overrides
-        )
+        own = {**groups.OVERRIDES, **profile.overrides} if profile.groups else profile.overrides
+        self.cluster = Cluster(loop, label, brokers=chance.choice(profile.brokers), overrides=own)
         self.invariants = Invariants(self.cluster, may_lose=profile.promise is Faults.WILD)
+        self.coordinators = CoordinatorInvariants(self.cluster) if profile.groups else None
         self.partitions: list[TopicPartition] = []
+        self.internal: list[TopicPartition] = []
+        """Those of `__consumer_offsets`, where there are groups."""
+        self.groups: GroupWorkload | None = None
         self.workload: Workload | None = None
         self.verdict: Verdict | None = None
 
@@ -188,6 +213,8 @@ class _World:
             *await cluster.create_topic("orders", partitions=self.profile.partitions, replication_factor=3),
             *await cluster.create_topic("events", partitions=1, replication_factor=3),
         ]
+        if self.profile.groups:
+            self.internal = await groups.created(cluster)
         await eventually(self.is_whole, within_s=60)
         loop.after_step = self.invariants.check
         workload = self.workload = Workload(
@@ -197,15 +224,20 @@ class _World:
             workload.start_producer(ProducerSpec(mode, self.profile.records_a_second))
         for _ in range(self.profile.consumers):
             workload.start_consumer()
-        nemesis = Nemesis(
+        nemesis = (GroupNemesis if self.profile.groups else Nemesis)(
             cluster,
             self.profile.faults,
             pause_s=self.profile.pause_s,
             lull_s=self.profile.lull_s,
             pace=workload.pace,
             is_calm=self.is_whole,
-            clients=lambda: [process.name for process in workload.processes],
+            clients=self._clients,
         )
+        if isinstance(nemesis, GroupNemesis):
+            specs = groups.draw_specs(cluster.draw(), self.profile.groups)
+            self.groups = GroupWorkload(cluster, self.partitions, specs, workload.history)
+            nemesis.workload = self.groups
+            self.groups.start()
         breaking = loop.create_task(nemesis.run(), name="nemesis")
         end = loop.time() + self.minutes * 60
         while loop.time() < end:
@@ -218,6 +250,8 @@ class _World:
         await asyncio.wait([breaking])
         cluster.note("everything is healed")
         await nemesis.heal()
+        if self.groups is not None:
+            self.groups.calm_down()
         # A broker that was asked to stop before the healing may end after it.
         supervising = loop.create_task(nemesis.supervise(), name="supervisor")
         await self._live(workload)
@@ -229,7 +263,12 @@ class _World:
         for node in self.cluster.nodes.values():
             if not node.is_up or node.is_paused or not node.knows_the_cluster:
                 return False
-        return all(self._is_whole(partition) for partition in self.partitions)
+        return all(self._is_whole(partition) for partition in (*self.partitions, *self.internal))
+
+    def _clients(self) -> list[str]:
+        assert self.workload is not None
+        members = self.groups.processes if self.groups is not None else ()
+        return [*(process.name for process in self.workload.processes), *members]
 
     def _is_whole(self, partition: TopicPartition) -> bool:
         state = self.invariants.state(partition)
@@ -253,6 +292,10 @@ class _World:
             raise Failed("\n".join(self.cluster.defects))
         if self.loop.faults:
             raise Failed("\n".join(_describe(fault) for fault in self.loop.faults))
+        if self.groups is not None:
+            self.groups.check_alive()
+        if self.coordinators is not None and (problems := self.coordinators.check()):
+            raise Failed("\n".join(problems))
 
     async def _live(self, workload: Workload) -> None:
         """After healing: full ISR, writable, and consumers at the end, each within the time."""
@@ -285,9 +328,25 @@ class _World:
             raise Failed(
                 f"consumers did not reach the end {LIVENESS_S} s after healing: {ends}, {workload.positions}"
             ) from None
+        if self.groups is not None:
+            await self._settle_groups(self.groups, ends)
         await workload.stop_reading()
         async with asyncio.timeout(LIVENESS_S):
             await workload.read_all(ends)
+
+    async def _settle_groups(self, members: GroupWorkload, ends: Mapping[TopicPartition, int]) -> None:
+        """Every group is stable, complete and at the end."""
+        try:
+            await eventually(lambda: not members.unsettled(ends), within_s=LIVENESS_S)
+        except TimeoutError:
+            raise Failed(
+                f"groups have not settled {LIVENESS_S} s after healing: " + "; ".join(members.unsettled(ends))
+            ) from None
+        try:
+            async with asyncio.timeout(LIVENESS_S):
+                await members.finish(ends)
+        except TimeoutError:
+            raise Failed(f"members have not stopped {LIVENESS_S} s after they were asked to") from None
 
     def _defects_or(self, condition: Callable[[], bool]) -> bool:
         self._check_defects()
@@ -296,9 +355,9 @@ class _World:
     async def _settle(self, workload: Workload) -> None:
         """All replicas hold the same bytes, and the history is what was promised."""
         try:
-            await eventually(lambda: not compare_logs(self.cluster, self.partitions), within_s=LIVENESS_S)
+            await eventually(lambda: not self._differences(), within_s=LIVENESS_S)
         except TimeoutError:
-            raise Failed("; ".join(compare_logs(self.cluster, self.partitions))) from None
+            raise Failed("; ".join(self._differences())) from None
         self.loop.after_step = None
         self.invariants.check_now()
         self._check_defects()
@@ -311,6 +370,9 @@ class _World:
                     if not finding.is_allowed
                 )
             )
+
+    def _differences(self) -> list[str]:
+        return compare_logs(self.cluster, [*self.partitions, *self.internal])
 
     def _judge(self, workload: Workload) -> Verdict:
         checker = Checker(workload.modes, self.profile.promise)
@@ -335,7 +397,7 @@ class _World:
             f"membership={node.broker.membership.state if node.broker is not None else None}"
             for node in self.cluster.nodes.values()
         ]
-        for partition in self.partitions:
+        for partition in (*self.partitions, *self.internal):
             if not self._is_whole(partition):
                 missing.append(f"{partition}: {self.invariants.state(partition)}")
                 for node in self.cluster.nodes.values():
