@@ -56,6 +56,7 @@ CONSUMER_PROPERTIES: Final[Properties] = {
     "check.crcs": ("check_crcs", boolean),
     "group.id": ("group_id", str),
     "group.instance.id": ("group_instance_id", str),
+    "client.rack": ("client_rack", str),
     "enable.auto.commit": ("enable_auto_commit", boolean),
     "auto.commit.interval.ms": ("auto_commit_interval_ms", int),
     "session.timeout.ms": ("session_timeout_ms", int),

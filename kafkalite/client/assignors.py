@@ -10,13 +10,19 @@ of their buckets.
 in its subscription. *Cooperative-sticky* leaves out what another member still holds: the partition has no
 owner until that member has let go of it and joined again.
 
-Racks are not looked at: consumers of this library have none to tell.
+Members may say in which rack they stand. *Range* and the sticky ones then prefer a member that stands beside
+a replica, as far as balance allows (KIP-881). Where that cannot help, because no member told its rack, none
+is a replica's, or every partition has a replica in every rack, the result is the one without racks.
+
+In two cases of nonsense the result is not Kafka's: a claim of a partition that does not exist counts for
+nothing, and nobody gets back, for the sake of an older claim, a topic that it does not want any more.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
+from itertools import islice
 from typing import Final, Protocol, TypeAlias
 
 from kafkalite.common import TopicPartition
@@ -24,6 +30,8 @@ from kafkalite.protocol.consumer_protocol import NO_GENERATION, Subscription
 
 Assigned: TypeAlias = dict[str, list[TopicPartition]]
 """What each member gets, by member id."""
+Racks: TypeAlias = Mapping[TopicPartition, Set[str]]
+"""In which racks the replicas of partitions stand; a partition without known racks may be left out."""
 
 EAGER: Final = "eager"
 COOPERATIVE: Final = "cooperative"
@@ -51,11 +59,13 @@ class Assignor(Protocol):
         partitions: Mapping[str, int],
         subscriptions: Mapping[str, Subscription],
         instances: Mapping[str, str],
+        racks: Racks,
     ) -> Assigned:
         """Divide the ``partitions`` (the number of each topic that exists) among the members.
 
         ``subscriptions`` are by member id, in the order in which the coordinator named them, which decides
         where the bucket order of a hash map does not; ``instances`` are the names of the static members.
+        ``racks`` may be empty where no subscription tells a rack.
         """
         ...
 
@@ -131,6 +141,10 @@ def _by_partition(tp: TopicPartition) -> tuple[int, bytes]:
     return tp.partition, _units(tp.topic)
 
 
+def _by_topic(tp: TopicPartition) -> tuple[bytes, int]:
+    return _units(tp.topic), tp.partition
+
+
 def _ordered_members(members: Iterable[str], instances: Mapping[str, str]) -> list[str]:
     """Static members by their names, then the others by their ids."""
 
@@ -139,6 +153,50 @@ def _ordered_members(members: Iterable[str], instances: Mapping[str, str]) -> li
         return instance is None, _units(member if instance is None else instance)
 
     return sorted(members, key=key)
+
+
+# --- Racks -------------------------------------------------------------------------------------
+
+_NO_RACKS: Final[Set[str]] = frozenset()
+
+
+def _racks_help(members: Collection[str], partitions: Iterable[Set[str]]) -> bool:
+    """Whether members in these racks could stand beside some partitions' replicas and not beside others'."""
+    found = list(partitions)
+    every = frozenset().union(*found)
+    return not every.isdisjoint(members) and any(racks != every for racks in found)
+
+
+class _Neighbours:
+    """Which members stand beside a replica of a partition; all do where racks cannot help."""
+
+    def __init__(
+        self, subscriptions: Mapping[str, Subscription], partitions: Mapping[str, int], racks: Racks
+    ) -> None:
+        told = {member: said.rack_id for member, said in subscriptions.items() if said.rack_id}
+        everything = (TopicPartition(topic, n) for topic, count in partitions.items() for n in range(count))
+        self._of_partitions = {tp: racks.get(tp, _NO_RACKS) for tp in everything} if told else {}
+        self.matter = _racks_help(told.values(), self._of_partitions.values())
+        self._of_members = told if self.matter else {}
+
+    def are_apart(self, member: str, tp: TopicPartition) -> bool:
+        """Whether ``member`` told its rack, and no replica of ``tp`` is there."""
+        rack = self._of_members.get(member)
+        return rack is not None and rack not in self._of_partitions[tp]
+
+    def count(self, tp: TopicPartition) -> int:
+        """How many members stand beside a replica of ``tp``."""
+        racks = self._of_partitions[tp]
+        return sum(rack in racks for rack in self._of_members.values())
+
+    def first(self, tp: TopicPartition, members: Sequence[str], start: int = 0) -> int | None:
+        """The index of the first such member in ``members``, which are gone round from ``start``."""
+        racks = self._of_partitions[tp]
+        for step in range(len(members)):
+            index = (start + step) % len(members)
+            if self._of_members.get(members[index]) in racks:
+                return index
+        return None
 
 
 # --- Range and roundrobin ----------------------------------------------------------------------
@@ -158,20 +216,92 @@ class _Range:
         partitions: Mapping[str, int],
         subscriptions: Mapping[str, Subscription],
         instances: Mapping[str, str],
+        racks: Racks,
     ) -> Assigned:
         result: Assigned = {member: [] for member in subscriptions}
         members = _ordered_members(subscriptions, instances)
+        stretches = []
         for topic in sorted(partitions, key=_units):
-            takers = [member for member in members if topic in subscriptions[member].topics]
-            if not takers:
-                continue
-            share, rest = divmod(partitions[topic], len(takers))
-            start = 0
-            for index, member in enumerate(takers):
-                stop = start + share + (index < rest)
-                result[member] += [TopicPartition(topic, number) for number in range(start, stop)]
-                start = stop
+            takers = {
+                member: subscriptions[member].rack_id or None
+                for member in members
+                if topic in subscriptions[member].topics
+            }
+            if takers:
+                stretches.append(_Stretch(topic, partitions[topic], takers, racks))
+        racks_matter = any(stretch.racks_matter for stretch in stretches)
+        if racks_matter:
+            self._assign_neighbours(stretches, result)
+        for stretch in stretches:
+            for member in stretch.takers:
+                stretch.give(member, stretch.left, result)
+        if racks_matter:
+            for mine in result.values():
+                mine.sort(key=_by_topic)
         return result
+
+    def _assign_neighbours(self, stretches: Iterable[_Stretch], result: Assigned) -> None:
+        """Give what members can get that stand beside a replica: topics that are alike stay alike."""
+        alike: dict[tuple[frozenset[str], int], list[_Stretch]] = {}
+        for stretch in stretches:
+            if any(stretch.takers.values()):
+                key = frozenset(stretch.takers), len(stretch.left)
+                alike.setdefault(key, []).append(stretch)
+        for same in alike.values():
+            if len(same) > 1:
+                self._assign_rows(same, result)
+                continue
+            [only] = same
+            if only.racks_matter:
+                for member in only.takers:
+                    near = [tp for tp in only.left if only.is_beside(member, tp.partition)]
+                    only.give(member, near, result)
+
+    def _assign_rows(self, stretches: Sequence[_Stretch], result: Assigned) -> None:
+        """Give partition n of all topics to one member that stands beside a replica of each."""
+        members = list(stretches[0].takers)
+        for number in range(len(stretches[0].left)):
+            for member in members:
+                if all(each.is_beside(member, number) and each.room(member) for each in stretches):
+                    for each in stretches:
+                        each.give(member, [TopicPartition(each.topic, number)], result)
+                    if not any(each.room(member) for each in stretches):
+                        members.remove(member)
+                    break
+
+
+class _Stretch:
+    """One topic while its partitions are divided."""
+
+    def __init__(self, topic: str, count: int, takers: Mapping[str, str | None], racks: Racks) -> None:
+        self.topic = topic
+        self.takers = takers
+        """The members that want it, in order, with their racks."""
+        self.left = dict.fromkeys(TopicPartition(topic, number) for number in range(count))
+        """What nobody has got yet, in order."""
+        self._racks = [racks.get(tp, _NO_RACKS) for tp in self.left]
+        self.racks_matter = _racks_help([rack for rack in takers.values() if rack], self._racks)
+        self._share, self._larger_shares = divmod(count, len(takers))
+        self._given = dict.fromkeys(takers, 0)
+
+    def is_beside(self, member: str, number: int) -> bool:
+        """Whether ``member`` stands beside a replica, or does not tell where it stands."""
+        rack = self.takers[member]
+        return rack is None or rack in self._racks[number]
+
+    def room(self, member: str) -> int:
+        """How many more partitions ``member`` may get."""
+        return max(0, self._share + (self._larger_shares > 0) - self._given[member])
+
+    def give(self, member: str, partitions: Iterable[TopicPartition], result: Assigned) -> None:
+        """Let ``member`` have ``partitions`` of what is left, as many as it has room for."""
+        given = list(islice(partitions, self.room(member)))
+        for tp in given:
+            del self.left[tp]
+        result[member] += given
+        self._given[member] += len(given)
+        if given and self._given[member] > self._share:
+            self._larger_shares -= 1
 
 
 class _RoundRobin:
@@ -188,6 +318,7 @@ class _RoundRobin:
         partitions: Mapping[str, int],
         subscriptions: Mapping[str, Subscription],
         instances: Mapping[str, str],
+        racks: Racks,
     ) -> Assigned:
         result: Assigned = {member: [] for member in subscriptions}
         members = _ordered_members(subscriptions, instances)
@@ -258,12 +389,13 @@ class _Sticky:
         partitions: Mapping[str, int],
         subscriptions: Mapping[str, Subscription],
         instances: Mapping[str, str],
+        racks: Racks,
     ) -> Assigned:
         claims = {
             member: decode_sticky_user_data(subscription.user_data) if subscription.user_data else ([], None)
             for member, subscription in subscriptions.items()
         }
-        return _assign_sticky(partitions, subscriptions, claims)[0]
+        return _assign_sticky(partitions, subscriptions, claims, racks)[0]
 
 
 class _CooperativeSticky:
@@ -280,12 +412,13 @@ class _CooperativeSticky:
         partitions: Mapping[str, int],
         subscriptions: Mapping[str, Subscription],
         instances: Mapping[str, str],
+        racks: Racks,
     ) -> Assigned:
         claims = {
             member: (list(subscription.owned_partitions), _generation(subscription))
             for member, subscription in subscriptions.items()
         }
-        result, moving = _assign_sticky(partitions, subscriptions, claims)
+        result, moving = _assign_sticky(partitions, subscriptions, claims, racks)
         if moving is None:
             moving = _changing_owner(subscriptions, result)
         for tp, member in moving.items():
@@ -324,7 +457,7 @@ _Claims: TypeAlias = Mapping[str, tuple[Sequence[TopicPartition], int | None]]
 
 
 def _assign_sticky(
-    partitions: Mapping[str, int], subscriptions: Mapping[str, Subscription], claims: _Claims
+    partitions: Mapping[str, int], subscriptions: Mapping[str, Subscription], claims: _Claims, racks: Racks
 ) -> tuple[Assigned, dict[TopicPartition, str] | None]:
     """Assign; the second result is what changes its owner, None where the caller is to find out."""
     if not subscriptions:
@@ -362,69 +495,128 @@ def _assign_sticky(
                 if tp in owned[other]:
                     owned[other].remove(tp)
                 owner_of[tp] = member
+    neighbours = _Neighbours(subscriptions, existing, racks)
     first = set(subscriptions[members[0]].topics)
     if all(set(subscriptions[member].topics) == first for member in members):
-        return _assign_equals(existing, members, owned, doubly_claimed)
-    return _General(existing, members, subscriptions, owned, claims, max_generation).assign(), None
+        return _Equals(existing, members, owned, doubly_claimed, neighbours).assign()
+    general = _General(existing, members, subscriptions, owned, claims, max_generation, neighbours)
+    return general.assign(), None
 
 
-def _assign_equals(
-    partitions: Mapping[str, int],
-    members: Sequence[str],
-    owned: Assigned,
-    doubly_claimed: set[TopicPartition],
-) -> tuple[Assigned, dict[TopicPartition, str]]:
+class _Equals:
     """All want the same: everyone gets ``least`` partitions or one more."""
-    least, with_more = divmod(sum(partitions.values()), len(members))
-    most = least + (with_more > 0)
-    placed_with_more = 0
-    result: Assigned = {}
-    given_up: set[TopicPartition] = set()
-    under: list[str] = []
-    exact: list[str] = []
-    taken: set[TopicPartition] = set()
-    for member in members:
-        mine = sorted((tp for tp in owned[member] if tp not in doubly_claimed), key=_by_partition)
-        if len(mine) < least:
+
+    def __init__(
+        self,
+        partitions: Mapping[str, int],
+        members: Sequence[str],
+        owned: Assigned,
+        doubly_claimed: Set[TopicPartition],
+        neighbours: _Neighbours,
+    ) -> None:
+        self._partitions = partitions
+        self._members = members
+        self._owned = owned
+        self._doubly_claimed = doubly_claimed
+        self._neighbours = neighbours
+        self._least, self._larger_shares = divmod(sum(partitions.values()), len(members))
+        """How many each gets at least, and how many members may still get one more."""
+        self._most = self._least + (self._larger_shares > 0)
+        self._result: Assigned = {}
+        self._given_up: dict[TopicPartition, str] = {}
+        """What its owner could not keep, with the owner."""
+        self._under: list[str] = []
+        """Members with less than the least."""
+        self._exact: list[str] = []
+        """Members with the least, of which some get one more."""
+        self._moving: dict[TopicPartition, str] = {}
+
+    def assign(self) -> tuple[Assigned, dict[TopicPartition, str]]:
+        for member in self._members:
+            self._keep(member)
+        taken = {tp for kept in self._result.values() for tp in kept}
+        every = [
+            TopicPartition(topic, number)
+            for topic in sorted(self._partitions, key=_units)
+            for number in range(self._partitions[topic])
+        ]
+        left = [tp for tp in every if tp not in taken]
+        self._under.sort(key=_units)
+        self._exact.sort(key=_units)
+        if self._neighbours.matter:
+            # What fewest could read from nearby is given first.
+            left = self._deal_to_neighbours(sorted(left, key=self._neighbours.count))
+        self._deal(left)
+        return self._result, self._moving
+
+    def _keep(self, member: str) -> None:
+        """Leave ``member`` what it may keep of what it has."""
+        mine = []
+        for tp in sorted(self._owned[member], key=_by_partition):
+            if self._neighbours.are_apart(member, tp):
+                self._given_up[tp] = member
+            elif tp not in self._doubly_claimed:
+                mine.append(tp)
+        if len(mine) < self._least:
             keep = len(mine)
-            under.append(member)
-        elif len(mine) >= most and placed_with_more < with_more:
-            keep = most
-            placed_with_more += 1
-            if placed_with_more == with_more:
-                exact.clear()
+            self._under.append(member)
+        elif len(mine) >= self._most and self._larger_shares:
+            keep = self._most
+            self._take_larger_share()
         else:
-            keep = least
-            if placed_with_more < with_more:
-                exact.append(member)
-        result[member] = mine[:keep]
-        taken.update(mine[:keep])
-        given_up.update(mine[keep:])
-    under.sort(key=_units)
-    exact.sort(key=_units)
-    moving: dict[TopicPartition, str] = {}
-    turn = 0
-    for topic in sorted(partitions, key=_units):
-        for number in range(partitions[topic]):
-            tp = TopicPartition(topic, number)
-            if tp in taken:
-                continue
-            if turn >= len(under):
+            keep = self._least
+            if self._larger_shares:
+                self._exact.append(member)
+        self._result[member] = mine[:keep]
+        self._given_up.update(dict.fromkeys(mine[keep:], member))
+
+    def _take_larger_share(self) -> None:
+        self._larger_shares -= 1
+        if not self._larger_shares:
+            self._exact.clear()
+
+    def _deal_to_neighbours(self, partitions: Iterable[TopicPartition]) -> list[TopicPartition]:
+        """Give ``partitions`` to members beside their replicas; returns those for which there is none."""
+        left = []
+        turn = 0
+        for tp in partitions:
+            if (index := self._neighbours.first(tp, self._under, turn)) is not None:
+                member = self._under[index]
+                if self._give(tp, member) >= self._least:
+                    del self._under[index]
+                    if self._least < self._most and self._larger_shares:
+                        self._exact.append(member)
+                else:
+                    index += 1
+                turn = index % len(self._under) if self._under else 0
+            elif (index := self._neighbours.first(tp, self._exact)) is not None:
+                self._give(tp, self._exact.pop(index))
+                self._take_larger_share()
+            else:
+                left.append(tp)
+        return left
+
+    def _deal(self, partitions: Iterable[TopicPartition]) -> None:
+        turn = 0
+        for tp in partitions:
+            if turn >= len(self._under):
                 turn = 0
-            if under:
-                member = under[turn]
-                result[member].append(tp)
-                if len(result[member]) == least:
-                    del under[turn]
-                    exact.append(member)
+            if self._under:
+                member = self._under[turn]
+                if self._give(tp, member) == self._least:
+                    del self._under[turn]
+                    self._exact.append(member)
                 else:
                     turn += 1
             else:
-                member = exact.pop(0)
-                result[member].append(tp)
-            if tp in given_up or tp in doubly_claimed:
-                moving[tp] = member
-    return result, moving
+                self._give(tp, self._exact.pop(0))
+
+    def _give(self, tp: TopicPartition, member: str) -> int:
+        """Returns how many ``member`` has then."""
+        self._result[member].append(tp)
+        if self._given_up.get(tp, member) != member or tp in self._doubly_claimed:
+            self._moving[tp] = member
+        return len(self._result[member])
 
 
 class _General:
@@ -438,6 +630,7 @@ class _General:
         owned: Assigned,
         claims: _Claims,
         max_generation: int,
+        neighbours: _Neighbours,
     ) -> None:
         self._partitions = partitions
         self._members = members
@@ -464,6 +657,7 @@ class _General:
                 before = self._previous.get(tp)
                 if before is None or generation > before[1]:
                     self._previous[tp] = (member, generation)
+        self._neighbours = neighbours
         self._moves = _Moves()
         self._active = list(members)
         """The members among whom partitions may still move."""
@@ -471,7 +665,11 @@ class _General:
     def assign(self) -> Assigned:
         must_revoke = False
         for member in self._members:
-            kept = [tp for tp in self._current[member] if tp.topic in self._wants[member]]
+            kept = [
+                tp
+                for tp in self._current[member]
+                if tp.topic in self._wants[member] and not self._neighbours.are_apart(member, tp)
+            ]
             must_revoke |= len(kept) < len(self._current[member])
             self._current[member] = kept
         assigned = {tp for kept in self._current.values() for tp in kept}
@@ -479,12 +677,11 @@ class _General:
         every = [TopicPartition(t, number) for t in topics for number in range(self._partitions[t])]
         unassigned = [tp for tp in every if tp not in assigned]
         is_first = all(not kept for kept in self._current.values())
-        for tp in unassigned:
-            takers = self._takers[tp.topic]
-            if takers:
-                member = min(takers, key=self._load)
-                self._current[member].append(tp)
-                self._owner[tp] = member
+        left = unassigned
+        if self._neighbours.matter:
+            left = [tp for tp in left if not self._give(tp, self._takers_beside(tp))]
+        for tp in left:
+            self._give(tp, self._takers[tp.topic])
         every = [tp for tp in every if len(self._takers[tp.topic]) >= 2]
         unassigned = [tp for tp in unassigned if len(self._takers[tp.topic]) >= 2]
         self._active = [member for member in self._members if self._can_change(member)]
@@ -498,6 +695,18 @@ class _General:
 
     def _load(self, member: str) -> tuple[int, bytes]:
         return len(self._current[member]), _units(member)
+
+    def _takers_beside(self, tp: TopicPartition) -> list[str]:
+        return [member for member in self._takers[tp.topic] if not self._neighbours.are_apart(member, tp)]
+
+    def _give(self, tp: TopicPartition, takers: Sequence[str]) -> bool:
+        """Let the one of ``takers`` have ``tp`` that has least; False where there is none."""
+        if not takers:
+            return False
+        member = min(takers, key=self._load)
+        self._current[member].append(tp)
+        self._owner[tp] = member
+        return True
 
     def _score(self) -> int:
         return _score([self._current[member] for member in self._active])

@@ -103,6 +103,7 @@ class Consumer:
         client_id: str = "kafkalite-consumer",
         group_id: str | None = None,
         group_instance_id: str | None = None,
+        client_rack: str | None = None,
         partition_assignment_strategy: Sequence[str | Assignor] = (COOPERATIVE_STICKY,),
         session_timeout_ms: int = 45_000,
         heartbeat_interval_ms: int = 3000,
@@ -144,7 +145,8 @@ class Consumer:
         ``group_id``: share the subscribed topics with the other consumers of that group, and keep its
         offsets; without it all partitions are read and nothing is committed. ``group_instance_id`` makes a
         static member, which keeps its partitions over a restart within ``session_timeout_ms``.
-        ``partition_assignment_strategy``: assignors by name, the preferred one first.
+        ``partition_assignment_strategy``: assignors by name, the preferred one first; with a
+        ``client_rack`` they prefer partitions that have a replica in that rack (KIP-881).
 
         Heartbeats are sent every ``heartbeat_interval_ms`` by a task that nothing of the caller's holds up
         but code that blocks the event loop. Apart from them, a caller that does not read for
@@ -240,6 +242,7 @@ class Consumer:
                 max_poll_interval_ms,
                 assignors,
                 enable_auto_commit,
+                client_rack,
             )
             self._group = Membership(config, self._cluster, self)
         self._handed_out: list[PartitionState] = []

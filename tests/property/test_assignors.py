@@ -20,6 +20,11 @@ from kafkalite.common import TopicPartition
 from kafkalite.protocol.consumer_protocol import Subscription
 
 TOPICS = ("orders", "payments", "logs", "x")
+RACKS = {
+    TopicPartition(topic, number): frozenset({"ABC"[(number + len(topic)) % 3], "A" if number % 2 else "C"})
+    for topic in TOPICS
+    for number in range(9)
+}
 counts = st.dictionaries(st.sampled_from(TOPICS), st.integers(0, 9), max_size=4)
 members = st.lists(st.text("abcdefgh-0123", min_size=1, max_size=8), min_size=1, max_size=9, unique=True)
 wishes = st.lists(st.sampled_from(TOPICS), min_size=1, max_size=4, unique=True)
@@ -36,11 +41,16 @@ def groups(draw: st.DrawFn, *, equal: bool = False) -> tuple[dict[str, int], dic
         st.builds(TopicPartition, st.sampled_from(TOPICS), st.integers(0, 10)), max_size=8, unique=True
     )
     subscriptions = {}
+    have_racks = draw(st.booleans())
     for name in names:
         topics = same if equal else tuple(draw(wishes))
         owned, generation = draw(claims), draw(st.integers(-1, 3))
         subscriptions[name] = Subscription(
-            topics, encode_sticky_user_data(owned, generation), tuple(owned), generation
+            topics,
+            encode_sticky_user_data(owned, generation),
+            tuple(owned),
+            generation,
+            draw(st.sampled_from(("A", "B", "C", None))) if have_racks else None,
         )
     return partitions, subscriptions
 
@@ -63,7 +73,11 @@ def say(
     how: Assignor, subscription: Subscription, owned: list[TopicPartition], generation: int
 ) -> Subscription:
     return Subscription(
-        subscription.topics, how.user_data(tuple(owned), generation), tuple(owned), generation
+        subscription.topics,
+        how.user_data(tuple(owned), generation),
+        tuple(owned),
+        generation,
+        subscription.rack_id,
     )
 
 
@@ -72,7 +86,7 @@ def say(
 @settings(deadline=None)
 def test_every_partition_has_one_owner_who_wants_it(how: Assignor, group: Any) -> None:
     partitions, subscriptions = group
-    found = how.assign(partitions, subscriptions, {})
+    found = how.assign(partitions, subscriptions, {}, RACKS)
     assert found.keys() == subscriptions.keys()
     by_partition = owners(found)
     assert by_partition.keys() == existing(partitions, subscriptions)
@@ -84,7 +98,7 @@ def test_every_partition_has_one_owner_who_wants_it(how: Assignor, group: Any) -
 @settings(deadline=None)
 def test_equal_wishes_are_shared_evenly(how: Assignor, group: Any) -> None:
     partitions, subscriptions = group
-    sizes = [len(mine) for mine in how.assign(partitions, subscriptions, {}).values()]
+    sizes = [len(mine) for mine in how.assign(partitions, subscriptions, {}, RACKS).values()]
     assert max(sizes) - min(sizes) <= 1
 
 
@@ -92,7 +106,7 @@ def test_equal_wishes_are_shared_evenly(how: Assignor, group: Any) -> None:
 @settings(deadline=None)
 def test_nothing_that_could_move_leaves_sticky_uneven(group: Any) -> None:
     partitions, subscriptions = group
-    found = STICKY.assign(partitions, subscriptions, {})
+    found = STICKY.assign(partitions, subscriptions, {}, RACKS)
     for member, mine in found.items():
         for other, theirs in found.items():
             if len(theirs) >= len(mine) + 2:
@@ -105,12 +119,12 @@ def test_nothing_that_could_move_leaves_sticky_uneven(group: Any) -> None:
 def test_a_settled_group_stays_as_it_is(how: Assignor, group: Any) -> None:
     partitions, subscriptions = group
     found: Assigned = {member: [] for member in subscriptions}
-    for generation in range(4, 8):  # Cooperative groups settle after what moves has rested once.
+    for generation in range(4, 9):  # Cooperative groups settle after what moves has rested once.
         said = {m: say(how, s, found[m], generation) for m, s in subscriptions.items()}
-        found = how.assign(partitions, said, {})
+        found = how.assign(partitions, said, {}, RACKS)
     assert owners(found).keys() == existing(partitions, subscriptions)
     said = {m: say(how, s, found[m], 9) for m, s in subscriptions.items()}
-    again = how.assign(partitions, said, {})
+    again = how.assign(partitions, said, {}, RACKS)
     assert {m: set(mine) for m, mine in again.items()} == {m: set(mine) for m, mine in found.items()}
 
 
@@ -120,11 +134,11 @@ def test_when_one_leaves_the_others_keep_what_they_had(group: Any, leaver: int) 
     partitions, subscriptions = group
     if len(subscriptions) < 2:
         return
-    clean = {m: Subscription(s.topics) for m, s in subscriptions.items()}
-    before = STICKY.assign(partitions, clean, {})
+    clean = {m: Subscription(s.topics, rack_id=s.rack_id) for m, s in subscriptions.items()}
+    before = STICKY.assign(partitions, clean, {}, {})
     gone = sorted(subscriptions)[leaver % len(subscriptions)]
     said = {m: say(STICKY, s, before[m], 1) for m, s in clean.items() if m != gone}
-    after = STICKY.assign(partitions, said, {})
+    after = STICKY.assign(partitions, said, {}, {})
     assert all(set(before[m]) <= set(after[m]) for m in said)
 
 
@@ -137,7 +151,7 @@ def test_cooperative_never_gives_what_another_holds(group: Any) -> None:
     truthful = {}
     for member, subscription in subscriptions.items():
         owned = [tp for tp in subscription.owned_partitions if holder.setdefault(tp, member) == member]
-        truthful[member] = Subscription(subscription.topics, None, tuple(owned), 5)
-    found = COOPERATIVE_STICKY.assign(partitions, truthful, {})
+        truthful[member] = Subscription(subscription.topics, None, tuple(owned), 5, subscription.rack_id)
+    found = COOPERATIVE_STICKY.assign(partitions, truthful, {}, RACKS)
     for tp, member in owners(found).items():
         assert holder.get(tp, member) == member

@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, TypeAlias
 
-from kafkalite.client.assignors import COOPERATIVE, EAGER, Assignor
+from kafkalite.client.assignors import COOPERATIVE, EAGER, Assignor, Racks
 from kafkalite.common import TopicPartition
 from kafkalite.protocol.consumer_protocol import (
     PROTOCOL_TYPE,
@@ -169,6 +169,7 @@ class Member:
         session_timeout_ms: int,
         rebalance_timeout_ms: int,
         assignors: Sequence[Assignor],
+        client_rack: str | None = None,
     ) -> None:
         """The assignors in order of preference; all members must have one in common."""
         assert assignors
@@ -176,6 +177,7 @@ class Member:
         self._instance_id = group_instance_id
         self._session_timeout_ms = session_timeout_ms
         self._rebalance_timeout_ms = rebalance_timeout_ms
+        self._client_rack = client_rack
         self._assignors = {assignor.name: assignor for assignor in assignors}
         self.rebalance_protocol = (
             COOPERATIVE if all(a.rebalance_protocol == COOPERATIVE for a in assignors) else EAGER
@@ -206,6 +208,8 @@ class Member:
         """What all members said, for the leader."""
         self._counted: dict[str, int] | None = None
         """The partitions that the leader last divided."""
+        self._racks: Racks = {}
+        """In which racks their replicas were, if a member had told its own."""
         self._assignments: list[SyncGroupAssignment] = []
         self._assigned: tuple[TopicPartition, ...] = ()
         self._last: tuple[tuple[TopicPartition, ...], int] = ((), NO_GENERATION)
@@ -274,6 +278,7 @@ class Member:
             assignor.user_data(*self._last),
             tuple(sorted(self.owned)),
             self.generation_id,
+            self._client_rack,
         )
 
     def _sync_request(self) -> SyncGroupRequest:
@@ -311,6 +316,11 @@ class Member:
     def group_topics(self) -> tuple[str, ...]:
         """What any member wants, for the leader."""
         return tuple(sorted({topic for known in self._members.values() for topic in known.topics}))
+
+    @property
+    def group_has_racks(self) -> bool:
+        """Whether any member told its rack, for the leader."""
+        return any(known.rack_id for known in self._members.values())
 
     def heartbeat_request(self) -> HeartbeatRequest:
         """The sign of life."""
@@ -352,14 +362,20 @@ class Member:
         self._reset(forget_member_id=True)
         self._to(Phase.AWAY)
 
-    def partitions_counted(self, counts: Mapping[str, int]) -> None:
-        """Metadata came: the leader has the group rebalance where its topics have other partitions now."""
+    def partitions_counted(self, counts: Mapping[str, int], racks: Racks) -> None:
+        """Metadata came: the leader has the group rebalance where its topics have other partitions now.
+
+        ``racks`` as in :meth:`divide`; replicas that moved to other racks count, too.
+        """
         if not self.is_leader or self._counted is None or self.phase is not Phase.STABLE:
             return
         for topic, before in self._counted.items():
             now = counts.get(topic)
             if now is not None and now != before:
                 self.rejoin(f"topic {topic} has {now} partitions, not {before} as when they were divided")
+        for tp, racks_before in self._racks.items():
+            if racks.get(tp, racks_before) != racks_before:
+                self.rejoin(f"replicas of {tp} are in other racks than when it was given to a member")
 
     # --- What has happened ---------------------------------------------------------------------
 
@@ -401,11 +417,15 @@ class Member:
         self._skip_assignment = answer.skip_assignment
         self._to(Phase.DIVIDING)
 
-    def divide(self, counts: Mapping[str, int]) -> None:
-        """The partitions of :class:`Divide`'s topics; topics that do not exist are left out."""
+    def divide(self, counts: Mapping[str, int], racks: Racks) -> None:
+        """The partitions of :class:`Divide`'s topics; topics that do not exist are left out.
+
+        ``racks`` are those of their replicas; they matter only where :attr:`group_has_racks`.
+        """
         if self.phase is not Phase.DIVIDING:
             return
         self._counted = {topic: counts.get(topic, 0) for topic in self.group_topics}
+        self._racks = racks
         assignor = self._assignors.get(self.protocol_name or "")
         if assignor is None:
             self._fail(
@@ -416,7 +436,7 @@ class Member:
             )
             return
         if not self._skip_assignment:
-            divided = assignor.assign(counts, self._members, self._instances)
+            divided = assignor.assign(counts, self._members, self._instances, racks)
             self._assignments = [
                 SyncGroupAssignment(member_id=member, assignment=Assignment(tuple(sorted(mine))).encode())
                 for member, mine in divided.items()

@@ -12,12 +12,12 @@ whether the coordinator has moved, so that it does not wait for one that is paus
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import isawaitable
 from typing import Final, Protocol, TypeVar, assert_never
 
-from kafkalite.client.assignors import Assignor
+from kafkalite.client.assignors import Assignor, Racks
 from kafkalite.client.background import Background
 from kafkalite.client.cluster import Cluster
 from kafkalite.client.errors import ClusterUnreachableError, CommitFailedError
@@ -68,6 +68,7 @@ class GroupConfig:
     max_poll_interval_ms: int
     assignors: Sequence[Assignor]
     is_auto_commit: bool
+    client_rack: str | None = None
 
 
 class Reader(Protocol):
@@ -126,9 +127,12 @@ class Membership:
             session_timeout_ms=config.session_timeout_ms,
             rebalance_timeout_ms=config.max_poll_interval_ms,
             assignors=config.assignors,
+            client_rack=config.client_rack,
         )
         self.lease_until = 0.0
         """The monotonic time until which no other member can have been given what this one owns."""
+        self._broker_racks: dict[int, str | None] = {}
+        """Kept while a broker is away: that it restarts is no reason for a rebalance."""
         self._wake = asyncio.Event()
         self._given_up = asyncio.Event()
         """An answer that is waited for is of no use any more."""
@@ -185,7 +189,7 @@ class Membership:
 
     def metadata_changed(self, counts: Mapping[str, int]) -> None:
         """The leader looks whether what was divided has changed."""
-        self.member.partitions_counted(counts)
+        self.member.partitions_counted(counts, self._racks(self.member.group_topics))
         self._wake.set()
 
     def reading(self) -> None:
@@ -234,7 +238,8 @@ class Membership:
                         self.coordinator.heard(answer.error_code)
                         self.member.joined(answer)
                 case Divide(topics):
-                    self.member.divide(await self._reader.count(topics))
+                    counts = await self._reader.count(topics)
+                    self.member.divide(counts, self._racks(topics))
                 case Sync(request):
                     wait_ms = self._config.max_poll_interval_ms + JOIN_GRACE_MS
                     synced = await self._ask(request, SyncGroupResponse, wait_ms)
@@ -264,6 +269,21 @@ class Membership:
                         return
                 case _:
                     assert_never(step)
+
+    def _racks(self, topics: Iterable[str]) -> Racks:
+        """The racks of the replicas of ``topics``, as far as they are known, where a member told its own."""
+        if not self.member.group_has_racks:
+            return {}
+        metadata = self._cluster.metadata
+        self._broker_racks.update((node.node_id, node.rack) for node in metadata.nodes.values())
+        known = [metadata.topics[topic] for topic in topics if topic in metadata.topics]
+        return {
+            TopicPartition(info.name, number): frozenset(
+                rack for broker in partition.replicas if (rack := self._broker_racks.get(broker)) is not None
+            )
+            for info in known
+            for number, partition in info.partitions.items()
+        }
 
     async def _ask(self, request: Message, response: type[Response], timeout_ms: int) -> Response | None:
         """Ask what takes as long as the slowest member; None where there is no use in waiting on."""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from kafkalite.client.assignors import (
@@ -42,7 +46,7 @@ def assign(
     subscriptions: dict[str, Subscription],
     instances: dict[str, str] | None = None,
 ) -> dict[str, str]:
-    found = how.assign(counts, subscriptions, instances or {})
+    found = how.assign(counts, subscriptions, instances or {}, {})
     return {
         member: " ".join(f"{tp.topic}{tp.partition}" for tp in sorted(mine)) for member, mine in found.items()
     }
@@ -128,7 +132,7 @@ def test_sticky_from_nothing(how: Assignor) -> None:
         "b": "t1 u1",
     }
     assert assign(how, {}, {"a": wants("t")}) == {"a": ""}
-    assert how.assign({}, {}, {}) == {}
+    assert how.assign({}, {}, {}, {}) == {}
 
 
 def test_sticky_keeps_what_balance_allows() -> None:
@@ -180,3 +184,58 @@ def test_names() -> None:
     assert [assignor(name).name for name in names] == list(names)
     with pytest.raises(ValueError, match="fair"):
         assignor("fair")
+
+
+KAFKAS = [
+    json.loads(line)
+    for line in Path(__file__).with_name("kafka_assignments.jsonl").read_text(encoding="utf-8").splitlines()
+]
+"""Groups with and without racks, some of them several generations old, and what Apache Kafka 3.9.1 (its jar,
+run on the same input) assigned: by topic the racks of each partition's replicas, by member what it said."""
+
+
+def _kafkas(case: dict[str, Any]) -> tuple[dict[str, int], dict[str, Subscription], dict[str, str]]:
+    wanted = {topic for said in case["members"].values() for topic in said["topics"]}
+    return (
+        {topic: len(racks) for topic, racks in case["racks"].items() if topic in wanted and racks},
+        {
+            member: Subscription(
+                tuple(said["topics"]),
+                bytes.fromhex(said["user_data"]) if "user_data" in said else None,
+                tuple(TopicPartition(topic, number) for topic, number in said.get("owned", [])),
+                said.get("generation", -1),
+                said.get("rack"),
+            )
+            for member, said in case["members"].items()
+        },
+        {member: said["instance"] for member, said in case["members"].items() if "instance" in said},
+    )
+
+
+@pytest.mark.parametrize("name", ["range", "roundrobin", "sticky", "cooperative-sticky"])
+def test_the_same_as_kafka(name: str) -> None:
+    cases = [case for case in KAFKAS if case["assignor"] == name]
+    assert len(cases) >= 20
+    for case in cases:
+        racks = {
+            TopicPartition(topic, number): frozenset(rack for rack in of_partition if rack is not None)
+            for topic, partitions in case["racks"].items()
+            for number, of_partition in enumerate(partitions)
+        }
+        found = assignor(name).assign(*_kafkas(case), racks)
+        assert {member: sorted(map(list, mine)) for member, mine in found.items()} == case["assigned"], case
+
+
+@pytest.mark.parametrize("name", ["range", "sticky", "cooperative-sticky"])
+def test_without_racks_of_replicas_those_of_members_do_not_matter(name: str) -> None:
+    for case in KAFKAS:
+        if case["assignor"] == name:
+            counts, subscriptions, instances = _kafkas(case)
+            rackless = {
+                member: Subscription(said.topics, said.user_data, said.owned_partitions, said.generation_id)
+                for member, said in subscriptions.items()
+            }
+            how = assignor(name)
+            assert how.assign(counts, subscriptions, instances, {}) == how.assign(
+                counts, rackless, instances, {}
+            )

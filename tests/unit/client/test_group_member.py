@@ -31,13 +31,14 @@ from kafkalite.protocol.sync_group import SyncGroupResponse
 T0, T1, T2, U0 = (TopicPartition(topic, n) for topic, n in (("t", 0), ("t", 1), ("t", 2), ("u", 0)))
 
 
-def member(*assignors: Assignor, instance: str | None = None) -> Member:
+def member(*assignors: Assignor, instance: str | None = None, rack: str | None = None) -> Member:
     made = Member(
         group_id="g",
         group_instance_id=instance,
         session_timeout_ms=45_000,
         rebalance_timeout_ms=300_000,
         assignors=assignors or (COOPERATIVE_STICKY,),
+        client_rack=rack,
     )
     made.subscribe(["t"])
     return made
@@ -113,19 +114,53 @@ def test_the_leader_divides() -> None:
         )
     )
     assert machine.step() == Divide(("t", "u"))
-    machine.divide({"t": 2})
+    machine.divide({"t": 2}, {})
     sync = machine.step()
     assert isinstance(sync, Sync)
     divided = {a.member_id: Assignment.decode(a.assignment).partitions for a in sync.request.assignments}
     assert divided == {"m": (T0,), "n": (T1,)}
     machine.synced(synced(T0))
     machine.step()
-    machine.partitions_counted({"t": 2, "x": 9})
+    machine.partitions_counted({"t": 2, "x": 9}, {})
     assert machine.is_settled
-    machine.partitions_counted({"t": 2, "u": 1})  # A topic that somebody waited for has come.
+    machine.partitions_counted({"t": 2, "u": 1}, {})  # A topic that somebody waited for has come.
     step = machine.step()
     assert isinstance(step, Join)
     assert "topic u has 1 partitions, not 0" in (step.request.reason or "")
+
+
+def test_the_leader_looks_at_racks_where_a_member_told_its_own() -> None:
+    machine = member(rack="east")
+    join = machine.step()
+    assert isinstance(join, Join)
+    mine = join.request.protocols[0].metadata
+    assert Subscription.decode(mine).rack_id == "east"
+    other = Subscription(("t",), None, (), -1, "west").encode()
+    machine.joined(
+        joined(
+            leader="m",
+            members=[
+                JoinGroupResponseMember(member_id="m", metadata=mine),
+                JoinGroupResponseMember(member_id="n", metadata=other),
+            ],
+        )
+    )
+    assert isinstance(machine.step(), Divide)
+    assert machine.group_has_racks
+    machine.divide({"t": 2}, {T0: {"west"}, T1: {"east"}})
+    sync = machine.step()
+    assert isinstance(sync, Sync)
+    divided = {a.member_id: Assignment.decode(a.assignment).partitions for a in sync.request.assignments}
+    assert divided == {"m": (T1,), "n": (T0,)}
+    machine.synced(synced(T1))
+    machine.step()
+    machine.partitions_counted({"t": 2}, {T0: {"west"}, T1: {"east"}})
+    machine.partitions_counted({"t": 2}, {})  # Nobody knows at the moment: that is no change.
+    assert machine.is_settled
+    machine.partitions_counted({"t": 2}, {T0: {"east"}, T1: {"east"}})
+    step = machine.step()
+    assert isinstance(step, Join)
+    assert "replicas of t-0 are in other racks" in (step.request.reason or "")
 
 
 def test_a_static_leader_that_came_back_divides_nothing() -> None:
@@ -135,7 +170,7 @@ def test_a_static_leader_that_came_back_divides_nothing() -> None:
     only = [JoinGroupResponseMember(member_id="m", metadata=metadata)]
     machine.joined(joined(leader="m", skip_assignment=True, members=only))
     assert isinstance(machine.step(), Divide)
-    machine.divide({"t": 1})
+    machine.divide({"t": 1}, {})
     sync = machine.step()
     assert isinstance(sync, Sync)
     assert sync.request.assignments == []
