@@ -32,7 +32,7 @@ from kafkalite.client.group.admin import GroupDescription, MemberDescription
 from kafkalite.client.records import OffsetAndMetadata
 from kafkalite.common import TopicPartition
 from kafkalite.edge import SystemClock
-from kafkalite.protocol.errors import ErrorCode
+from kafkalite.protocol.errors import ErrorCode, UnknownTopicOrPartitionError
 
 Rows = list[tuple[str, ...]]
 
@@ -48,6 +48,7 @@ SCENARIOS: Final = (
     "from_file",
 )
 INACTIVE: Final = ("Empty", "Dead")
+STATES: Final = ("PreparingRebalance", "CompletingRebalance", "Stable", "Dead", "Empty")
 _FIRST_RECORD_MS: Final = 2000
 """How long the oldest unread record of a partition is waited for, whose age is the lag in time."""
 
@@ -111,6 +112,15 @@ def parse_datetime_ms(text: str) -> int:
     return round(moment.timestamp() * 1000)
 
 
+def parse_states(text: str) -> list[str]:
+    """States with commas between, in any case. Raises ValueError."""
+    known = {state.lower(): state for state in STATES}
+    try:
+        return [known[word.strip().lower()] for word in text.split(",")] if text else []
+    except KeyError:
+        raise ValueError(f"Invalid state list '{text}'. Valid states are: {', '.join(STATES)}") from None
+
+
 def parse_plan(text: str, groups: Sequence[str]) -> dict[str, dict[TopicPartition, int]]:
     """A file of `topic,partition,offset` for one group, or `group,topic,partition,offset`.
 
@@ -133,14 +143,14 @@ def parse_plan(text: str, groups: Sequence[str]) -> dict[str, dict[TopicPartitio
     return found
 
 
-def plan_text(plans: Mapping[str, Mapping[TopicPartition, int]]) -> str:
-    """What `--export` prints and `--from-file` reads."""
+def plan_text(plans: Mapping[str, Mapping[TopicPartition, int]], *, with_groups: bool) -> str:
+    """What `--export` prints and `--from-file` reads: a column less where one group was asked for."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     for group, offsets in plans.items():
         for tp, offset in offsets.items():
             row = (tp.topic, tp.partition, offset)
-            writer.writerow(row if len(plans) == 1 else (group, *row))
+            writer.writerow((group, *row) if with_groups else row)
     return out.getvalue()
 
 
@@ -215,7 +225,8 @@ def member_lines(group: GroupDescription, *, verbose: bool) -> list[str]:
         *("HOST", "CLIENT-ID", "#PARTITIONS"),
         *(("ASSIGNMENT",) if verbose else ()),
     )
-    return _table(header, rows, [15] * len(header), growing=set(range(len(header) - 1 - verbose)))
+    widths = [17 if name == "GROUP-INSTANCE-ID" else 15 for name in header]
+    return _table(header, rows, widths, growing=set(range(len(header) - 1 - verbose)))
 
 
 def state_lines(group: GroupDescription) -> list[str]:
@@ -344,7 +355,7 @@ def consumer_groups(
         scope = parse_topics(topics)
         match action:
             case "list":
-                states = [s for s in (state or "").split(",") if s]
+                states = parse_states(state or "")
                 run(_list(arguments, states, with_state=state is not None, as_json=as_json))
             case "describe":
                 views = [name for name, given in (("members", members), ("offsets", offsets)) if given]
@@ -616,7 +627,11 @@ def _quoted(names: Iterable[str]) -> str:
 
 async def _in_scope(admin: AdminClient, scope: Mapping[str, list[int] | None]) -> list[TopicPartition]:
     found = []
-    for topic in await admin.describe_topics(scope):
+    try:
+        topics = await admin.describe_topics(scope)
+    except UnknownTopicOrPartitionError as error:
+        raise Failed(f"Error: The {error.message} does not exist.", ExitCode.NOT_FOUND) from error
+    for topic in topics:
         numbers = scope[topic.name]
         known = [p.partition for p in topic.partitions]
         for number in known if numbers is None else numbers:
@@ -630,7 +645,9 @@ async def _delete_offsets(
     arguments: dict[str, Any], group: str, scope: Mapping[str, list[int] | None], *, as_json: bool
 ) -> None:
     async with AdminClient(**arguments) as admin:
-        partitions = await _in_scope(admin, scope)
+        # Partitions that are named need not exist: a topic that is gone may have left offsets behind.
+        partitions = await _in_scope(admin, {topic: None for topic, numbers in scope.items() if not numbers})
+        partitions += [TopicPartition(topic, number) for topic in scope for number in scope[topic] or ()]
         try:
             results = await admin.delete_consumer_group_offsets(group, partitions)
         except BrokerError as error:
@@ -669,12 +686,16 @@ async def _delete_offsets(
 async def _reset(arguments: dict[str, Any], groups: Sequence[str], reset: Reset) -> None:
     plans: dict[str, dict[TopicPartition, int]] = {}
     active: list[GroupDescription] = []
+    unplanned: list[str] = []
     async with AdminClient(**arguments) as admin:
         names = await _names(admin, groups)
         given = parse_plan(reset.value, names) if reset.scenario == "from_file" else {}
         for name, group in (await admin.describe_consumer_groups(names)).items():
             if group.state not in INACTIVE:
                 active.append(group)
+                continue
+            if reset.scenario == "from_file" and not given[name]:
+                unplanned.append(name)
                 continue
             plans[name] = await _plan(admin, name, reset, given.get(name, {}))
             if reset.execute:
@@ -687,7 +708,7 @@ async def _reset(arguments: dict[str, Any], groups: Sequence[str], reset: Reset)
         ]
         _print_json({"executed": reset.execute, "offsets": rows})
     elif reset.export:
-        click.echo(plan_text(plans), nl=False)
+        click.echo(plan_text(plans, with_groups=len(groups) != 1), nl=False)
     elif plans:
         table = [
             (name, tp.topic, str(tp.partition), str(offset))
@@ -696,13 +717,14 @@ async def _reset(arguments: dict[str, Any], groups: Sequence[str], reset: Reset)
         ]
         header = ("GROUP", "TOPIC", "PARTITION", "NEW-OFFSET")
         click.echo("\n" + "\n".join(_table(header, [*table], [30, 30, 10, 15], {0, 1})))
-    if active:
-        lines = [
+    if active or unplanned:
+        lines = [f"Error: No reset plan for group {name} found" for name in unplanned]
+        lines += [
             f"Error: Assignments can only be reset if the group '{group.group_id}' is inactive, "
             f"but the current state is {group.state}."
             for group in active
         ]
-        raise Failed("\n" + "\n".join(lines), ExitCode.REFUSED)
+        raise Failed("\n" + "\n".join(lines), ExitCode.REFUSED if active else ExitCode.NOT_FOUND)
 
 
 async def _plan(
@@ -751,6 +773,12 @@ async def _plan(
         case _:
             found = await admin.list_offsets(dict.fromkeys(partitions, max(0, reset.value)))
             wanted = {tp: at.offset if at.offset >= 0 else latest[tp] for tp, at in found.items()}
+            for tp in [tp for tp, at in found.items() if at.offset < 0]:
+                click.echo(
+                    f"Warn: Partition {tp.partition} from topic {tp.topic} is empty. "
+                    "Falling back to latest known offset.",
+                    err=True,
+                )
     plan, warnings = clamped(wanted, earliest, latest)
     for warning in warnings:
         click.echo(f"WARN: {warning}", err=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from kafkalite.cli.consumer_groups import (
@@ -12,6 +14,7 @@ from kafkalite.cli.consumer_groups import (
     parse_datetime_ms,
     parse_duration_ms,
     parse_plan,
+    parse_states,
     parse_topics,
     plan_text,
     state_lines,
@@ -66,11 +69,12 @@ def test_topics() -> None:
 
 def test_plans_are_read_as_they_are_printed() -> None:
     one = {"g": {T0: 3, T1: 4}}
-    assert plan_text(one) == "t,0,3\nt,1,4\n"
-    assert parse_plan(plan_text(one), ["g"]) == one
+    assert plan_text(one, with_groups=False) == "t,0,3\nt,1,4\n"
+    assert parse_plan(plan_text(one, with_groups=False), ["g"]) == one
     two = {"g": {T0: 3}, "h": {T1: 4}}
-    assert plan_text(two) == "g,t,0,3\nh,t,1,4\n"
-    assert parse_plan(plan_text(two), ["g", "h"]) == two
+    assert plan_text(two, with_groups=True) == "g,t,0,3\nh,t,1,4\n"
+    assert parse_plan(plan_text(two, with_groups=True), ["g", "h"]) == two
+    assert plan_text(one, with_groups=True) == "g,t,0,3\ng,t,1,4\n"  # Of several, one had offsets.
     with pytest.raises(ValueError, match="line 2"):
         parse_plan("t,0,3\nt,0\n", ["g"])
 
@@ -107,3 +111,19 @@ def test_tables() -> None:
         *("GROUP", "CONSUMER-ID", "HOST", "CLIENT-ID", "#PARTITIONS")
     ]
     assert state_lines(group)[1].split() == ["g", "h:9", "(1)", "range", "Stable", "1"]
+
+
+def test_a_column_holds_its_header_too() -> None:
+    static = dataclasses.replace(MEMBER, group_instance_id="i")
+    group = GroupDescription("g", "Stable", "consumer", "range", (MEMBER, static), Node(1, "h", 9))
+    header, *rows = member_lines(group, verbose=False)
+    for row, instance in zip(rows, ("-", "i"), strict=True):
+        assert row[header.index("GROUP-INSTANCE-ID") :].split()[0] == instance
+        assert row.index("/10.0.0.1") == header.index("HOST")
+
+
+def test_states() -> None:
+    assert parse_states("") == []
+    assert parse_states("stable, Empty,PREPARINGREBALANCE") == ["Stable", "Empty", "PreparingRebalance"]
+    with pytest.raises(ValueError, match=r"Invalid state list 'Stable,bogus'\. Valid states are: Preparing"):
+        parse_states("Stable,bogus")

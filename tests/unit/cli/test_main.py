@@ -76,8 +76,8 @@ def test_every_command_has_help(name: str) -> None:
         (["kafka-console-consumer"], "Exactly one of --topic and --include"),
         (["kafka-console-consumer", "--topic", "t", "--offset", "3"], "The partition is required"),
         (
-            ["kafka-console-consumer", "--topic", "t", "--consumer-property", "client.rack=r"],
-            "property client.rack: not honoured",
+            ["kafka-console-consumer", "--topic", "t", "--consumer-property", "sasl.jaas.config=r"],
+            "property sasl.jaas.config: not honoured",
         ),
         (["kafka-console-producer", "--topic", "t", "--line-reader", "X"], "--line-reader: readers are Java"),
         (["kafka-console-producer", "--topic", "t", "--property", "nope=1"], "there is no such property"),
