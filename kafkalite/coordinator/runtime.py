@@ -599,15 +599,16 @@ class GroupCoordinator:
         )
 
     def lags(self) -> Iterator[Lag]:
-        """How far groups are behind, in the partitions that this broker leads itself.
+        """How far groups are behind, in the partitions of which this broker has a replica.
 
-        Elsewhere only that partition's leader knows its end.
+        Of others it does not know the end. A follower knows of it a fetch late, so that a lag may be told
+        too small by what was written meanwhile.
         """
         for served in self._active():
             for group in served.shard.groups.values():
                 for partition, committed in group.offsets.committed.items():
-                    if self._log.leads(partition):
-                        end = self._log.high_watermark(partition)
+                    end = self._log.known_high_watermark(partition)
+                    if end is not None:
                         yield Lag(group.group_id, partition, max(end - committed.offset, 0))
 
     def _active(self) -> list[_Served]:

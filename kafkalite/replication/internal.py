@@ -105,10 +105,10 @@ class InternalPartitions:
             and self._hosting.may_acknowledge_alone(replica)
         )
 
-    def leads(self, partition: TopicPartition) -> bool:
-        """Tell whether this broker leads ``partition`` as far as it knows."""
+    def known_high_watermark(self, partition: TopicPartition) -> int | None:
+        """As far as a replica here knows it: a follower's is a little behind. None where there is none."""
         replica = self._hosting.find(*partition)
-        return replica is not None and replica.partition.is_leader
+        return None if replica is None or replica.log is None else replica.log.high_watermark
 
     def _led(self, partition: TopicPartition, leader_epoch: LeaderEpoch) -> Replica:
         replica = self._hosting.require(*partition)

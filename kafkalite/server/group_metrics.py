@@ -1,8 +1,8 @@
 """Metrics of the groups coordinated here, computed when somebody scrapes.
 
-The lag of a group in a partition is the high watermark less the committed offset. Only the
-partition's leader knows the first and only the group's coordinator the second, so a lag appears
-where this broker is both; across a cluster `kafka-consumer-groups --describe` asks both.
+The lag of a group in a partition is the high watermark less the committed offset. The group's
+coordinator knows the second, and the first where it has a replica of the partition; of the others no
+lag appears. `kafka-consumer-groups --describe` asks the leaders and knows them all.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def families(groups: GroupCoordinator) -> Iterator[Metric]:
     """Lag by group and partition, members by group, and what the coordinator has done so far."""
     lag = GaugeMetricFamily(
         "kafkalite_group_lag",
-        "Records a group is behind, in partitions that its coordinator leads itself",
+        "Records a group is behind, in partitions of which its coordinator has a replica",
         labels=["group", "topic", "partition"],
     )
     for group_id, (topic, partition), records in groups.lags():

@@ -198,6 +198,8 @@ class Member:
         """What it wants, sorted."""
         self._rejoin: str | None = None
         """Why it is to join again."""
+        self._reason = "joins for the first time"
+        """What it said when it last joined: an attempt that comes to nothing does not change why."""
         self._failures = 0
         self._must_back_off = False
         self._lost: tuple[TopicPartition, ...] = ()
@@ -266,8 +268,9 @@ class Member:
                 JoinGroupProtocol(name=assignor.name, metadata=self._subscription(assignor).encode())
                 for assignor in self._assignors.values()
             ],
-            reason=(self._rejoin or "joins for the first time")[:255],
+            reason=(self._rejoin or self._reason)[:255],
         )
+        self._reason = self._rejoin or self._reason
         self._rejoin = None
         self._to(Phase.JOINING)
         return Join(request)
@@ -490,7 +493,8 @@ class Member:
     def _again(self, reason: str) -> None:
         self._failures += 1
         self._must_back_off = True
-        self.rejoin(reason)
+        if self.phase is not Phase.JOINING:
+            self.rejoin(reason)
         self._to(Phase.OUTSIDE)
 
     def heartbeat_answered(self, request: HeartbeatRequest, code: int) -> None:

@@ -129,6 +129,32 @@ def test_the_leader_divides() -> None:
     assert "topic u has 1 partitions, not 0" in (step.request.reason or "")
 
 
+def test_an_attempt_that_fails_does_not_change_why_it_joins() -> None:
+    machine = member()
+
+    def reason() -> str:
+        step = machine.step()
+        while not isinstance(step, Join):
+            assert isinstance(step, BackOff)
+            step = machine.step()
+        assert step.request.reason is not None
+        return step.request.reason
+
+    assert reason() == "joins for the first time"
+    machine.failed()
+    assert reason() == "joins for the first time"
+    machine.joined(joined(ErrorCode.MEMBER_ID_REQUIRED, generation=-1))
+    assert reason() == "joins for the first time"
+    machine.joined(joined())
+    assert isinstance(machine.step(), Sync)
+    machine.failed()
+    assert reason() == "the coordinator did not answer"
+    machine.joined(joined(ErrorCode.UNKNOWN_MEMBER_ID, generation=-1))
+    assert reason() == "the coordinator did not know it any more"
+    machine.joined(joined(ErrorCode.MEMBER_ID_REQUIRED, generation=-1))
+    assert reason() == "the coordinator did not know it any more"
+
+
 def test_the_leader_looks_at_racks_where_a_member_told_its_own() -> None:
     machine = member(rack="east")
     join = machine.step()

@@ -58,8 +58,9 @@ def test_an_append_under_another_leader_epoch_or_elsewhere_is_refused() -> None:
                 cluster[1].manager.internal.append(TP, batch(b"a"), LeaderEpoch(state.leader_epoch - 1))
             with pytest.raises(NotLeaderOrFollowerError):
                 cluster[2].manager.internal.append(TP, batch(b"a"), state.leader_epoch)
-            assert not cluster[2].manager.internal.leads(TP)
             assert cluster[1].log.log_end_offset == 0
+            assert cluster[2].manager.internal.known_high_watermark(TP) == 0
+            assert cluster[2].manager.internal.known_high_watermark(TopicPartition("elsewhere", 0)) is None
         finally:
             await cluster.stop()
 
