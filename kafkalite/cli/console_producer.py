@@ -27,8 +27,8 @@ from kafkalite.cli.client_options import (
     run,
 )
 from kafkalite.cli.outcome import ExitCode, Failed
-from kafkalite.client.accumulator import Delivery
 from kafkalite.client.admin import AdminClient
+from kafkalite.client.delivery import Delivery
 from kafkalite.client.producer import Producer
 
 PRODUCER_PROPERTIES: Final[Properties] = {

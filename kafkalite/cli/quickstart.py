@@ -25,9 +25,9 @@ from kafkalite.cli.cluster import outcomes as cluster_outcomes
 from kafkalite.cli.cluster import quiet_zookeeper
 from kafkalite.cli.outcome import ExitCode, Failed
 from kafkalite.cli.place import checkout
-from kafkalite.client.accumulator import Delivery
 from kafkalite.client.admin import AdminClient, NewTopic
 from kafkalite.client.consumer import Consumer
+from kafkalite.client.delivery import Delivery
 from kafkalite.client.errors import BrokerError
 from kafkalite.client.producer import Producer
 from kafkalite.cluster.launcher import Cluster

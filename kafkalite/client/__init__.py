@@ -2,9 +2,9 @@
 
 :class:`Producer` and :class:`Consumer` have the argument and method names of aiokafka's, and their meaning;
 :class:`AdminClient` creates and describes. All three stand on :mod:`.cluster` (whom to ask, and fresh
-metadata) and are rules (pure: :mod:`.metadata`, :mod:`.accumulator`, :mod:`.partitioner`,
-:mod:`.subscription`) under a shell of tasks (:mod:`.sender`, :mod:`.producer`, :mod:`.consumer`,
-:mod:`.admin`).
+metadata) and are rules (pure: :mod:`.metadata`, :mod:`.batch`, :mod:`.partition_queue`,
+:mod:`.accumulator`, :mod:`.partitioner`, :mod:`.subscription`) under a shell of tasks (:mod:`.sender`,
+:mod:`.producer`, :mod:`.consumer`, :mod:`.admin`).
 
 What they promise: every `send` ends in metadata or an error within `delivery_timeout_ms`; with idempotence
 (the default) an acknowledged record is in the log at exactly one offset; order within a partition is that
@@ -15,7 +15,6 @@ No broker code is imported here.
 """
 
 from kafkalite.client import errors
-from kafkalite.client.accumulator import Deliveries, Delivery, PartlySentError, Written
 from kafkalite.client.admin import (
     AdminClient,
     ClusterDescription,
@@ -29,6 +28,7 @@ from kafkalite.client.admin import (
     TopicDescription,
 )
 from kafkalite.client.consumer import Consumer
+from kafkalite.client.delivery import Deliveries, Delivery, PartlySentError, Written
 from kafkalite.client.group import RebalanceListener
 from kafkalite.client.producer import Producer
 from kafkalite.client.records import (

@@ -19,7 +19,6 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Se
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
-from kafkalite.client.accumulator import Delivery
 from kafkalite.client.admin import (
     AdminClient,
     ClusterDescription,
@@ -30,6 +29,7 @@ from kafkalite.client.admin import (
     TopicDescription,
 )
 from kafkalite.client.consumer import Consumer
+from kafkalite.client.delivery import Delivery
 from kafkalite.client.errors import BrokerError, ClientClosedError, ClientTimeoutError
 from kafkalite.client.group import RebalanceListener
 from kafkalite.client.group.admin import GroupDescription

@@ -2,7 +2,8 @@
 
 `send` is the hot path. A record without key, partition, headers or timestamp of its own is added to the
 open batch of the partition that its topic sticks to, without a look at anything else; everything else takes
-the longer way through :meth:`Producer._send`. What guarantees hold is written down in :mod:`.accumulator`.
+the longer way through :meth:`Producer._send`. What guarantees hold is written down in
+:mod:`.partition_queue`.
 """
 
 from __future__ import annotations
@@ -14,18 +15,11 @@ from itertools import repeat
 from types import TracebackType
 from typing import Any, Final, Self
 
-from kafkalite.client.accumulator import (
-    Accumulator,
-    Batch,
-    Deliveries,
-    Delivery,
-    OutgoingColumns,
-    PartlySentError,
-    Piece,
-    record_size,
-)
+from kafkalite.client.accumulator import Accumulator
 from kafkalite.client.background import Background
+from kafkalite.client.batch import Batch, OutgoingColumns, record_size
 from kafkalite.client.cluster import Cluster
+from kafkalite.client.delivery import Deliveries, Delivery, PartlySentError, Piece
 from kafkalite.client.errors import BufferExhaustedError, ClientClosedError
 from kafkalite.client.metadata import TopicInfo
 from kafkalite.client.partitioner import Partitioner, next_sticky, partition_of_key

@@ -18,8 +18,9 @@ import logging
 from collections.abc import Iterable
 from typing import Final
 
-from kafkalite.client.accumulator import MAX_PRODUCER_EPOCH, Accumulator, Batch, Identity, Outcome
+from kafkalite.client.accumulator import Accumulator
 from kafkalite.client.background import Background
+from kafkalite.client.batch import Batch, Identity
 from kafkalite.client.cluster import Cluster, backoff_ms
 from kafkalite.client.errors import (
     BrokerError,
@@ -27,6 +28,7 @@ from kafkalite.client.errors import (
     DeliveryTimeoutError,
 )
 from kafkalite.client.metadata import Node
+from kafkalite.client.partition_queue import MAX_PRODUCER_EPOCH, Outcome
 from kafkalite.common import TopicPartition
 from kafkalite.edge import ConnectionFailed
 from kafkalite.protocol.errors import ErrorCode, error_for

@@ -13,9 +13,9 @@ from typing import Any, Final
 
 import msgspec
 
-from kafkalite.client.accumulator import Deliveries, Delivery
 from kafkalite.client.admin import AdminClient
 from kafkalite.client.consumer import Consumer
+from kafkalite.client.delivery import Deliveries, Delivery
 from kafkalite.client.producer import Producer
 from kafkalite.common import TopicPartition
 from kafkalite.perf.latencies import Latencies, Summary

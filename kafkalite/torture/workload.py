@@ -29,7 +29,7 @@ from kafkalite.checker.history import (
 )
 from kafkalite.checker.promise import Mode
 from kafkalite.client import Consumer, Producer, TopicPartition
-from kafkalite.client.accumulator import Delivery
+from kafkalite.client.delivery import Delivery
 from kafkalite.client.errors import ClientError, ClusterUnreachableError
 from kafkalite.edge import Clock
 from kafkalite.protocol.errors import BrokerError

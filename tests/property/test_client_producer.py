@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kafkalite.client import Producer
-from kafkalite.client.accumulator import Delivery
+from kafkalite.client.delivery import Delivery
 from kafkalite.client.errors import ClientError
 from kafkalite.common import TopicPartition
 from kafkalite.protocol.errors import BrokerError
