@@ -3,8 +3,8 @@
 :class:`Producer` and :class:`Consumer` have the argument and method names of aiokafka's, and their meaning;
 :class:`AdminClient` creates and describes. All three stand on :mod:`.cluster` (whom to ask, and fresh
 metadata) and are rules (pure: :mod:`.metadata`, :mod:`.batch`, :mod:`.partition_queue`,
-:mod:`.accumulator`, :mod:`.partitioner`, :mod:`.subscription`) under a shell of tasks (:mod:`.sender`,
-:mod:`.producer`, :mod:`.consumer`, :mod:`.admin`).
+:mod:`.accumulator`, :mod:`.partitioner`, :mod:`.subscription`) under a shell of tasks: :mod:`.sender` for the
+producer, :mod:`.fetcher` and :mod:`.positions` for the consumer, :mod:`.group` for its membership.
 
 What they promise: every `send` ends in metadata or an error within `delivery_timeout_ms`; with idempotence
 (the default) an acknowledged record is in the log at exactly one offset; order within a partition is that

@@ -1,15 +1,9 @@
-"""The consumer: reads partitions from their leaders, ahead of its caller by a bounded amount.
+"""The consumer: what its caller sees of reading partitions, alone or as a member of a group.
 
-One loop a leader asks for all partitions it leads, as a long poll; what comes back waits in
-:mod:`.subscription` until it is handed out. A partition is asked for again when at most one answer of it
-waits. While a partition is left out for that reason, long polls for the others last no longer than it has
-been left out, so that it is never kept waiting for long when the caller catches up. A second task finds
-positions: by `auto_offset_reset`, and after a change of leader by asking the new one where the epoch of the
-last record read ended, which uncovers a log that was truncated behind the reader (KIP-320).
-
-With a `group_id`, :mod:`.group` says which of the subscribed topics' partitions are this consumer's, and the
-group's committed offsets are where they begin. What was handed out counts as *processed* once the caller asks
-for more, or stops: no automatic commit goes further, and no partition is given up before.
+:class:`Consumer` says which partitions are read and answers for positions and commits. Tasks and rules are
+elsewhere: :mod:`.fetcher` asks the leaders for records, :mod:`.positions` finds where to begin and uncovers
+truncations, :mod:`.handing_out` gives the caller what came, :mod:`.group` says which partitions of the
+subscribed topics are this consumer's. They meet in :mod:`.assignment`.
 """
 
 from __future__ import annotations
@@ -17,68 +11,48 @@ from __future__ import annotations
 import asyncio
 import random
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from itertools import chain
 from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
+from kafkalite.client.assignment import Assignment
 from kafkalite.client.assignors import COOPERATIVE_STICKY, Assignor, assignor
 from kafkalite.client.background import Background
-from kafkalite.client.cluster import Cluster, backoff_ms
+from kafkalite.client.cluster import Cluster
 from kafkalite.client.errors import (
     ClientClosedError,
     ClientTimeoutError,
     CommitFailedError,
     IllegalStateError,
-    LogTruncationError,
     NoGroupError,
-    NoOffsetForPartitionError,
 )
+from kafkalite.client.fetcher import FetchConfig, Fetcher
 from kafkalite.client.group import GroupConfig, Membership, RebalanceListener
-from kafkalite.client.group.coordinator import TRY_AGAIN
-from kafkalite.client.metadata import Node
+from kafkalite.client.handing_out import HandingOut
 from kafkalite.client.offsets import (
     EARLIEST,
     LATEST,
     READ_COMMITTED,
     READ_UNCOMMITTED,
-    ask_leader,
-    by_leader,
     list_offsets,
     tuple_of,
 )
+from kafkalite.client.positions import Positions
 from kafkalite.client.records import (
     ConsumerRecord,
     OffsetAndMetadata,
     OffsetAndTimestamp,
     RecordColumns,
 )
-from kafkalite.client.subscription import Chunk, Deserializer, PartitionState
+from kafkalite.client.subscription import Deserializer, PartitionState
 from kafkalite.common import TopicPartition
-from kafkalite.edge import Clock, ConnectionFailed, SystemClock, Transport, system_random
+from kafkalite.edge import Clock, SystemClock, Transport, system_random
 from kafkalite.protocol.errors import (
     BrokerError,
-    CorruptMessageError,
     ErrorCode,
-    FencedInstanceIdError,
-    error_for,
-)
-from kafkalite.protocol.fetch import (
-    FetchPartition,
-    FetchRequest,
-    FetchResponse,
-    FetchResponsePartition,
-    FetchTopic,
 )
 from kafkalite.protocol.metadata import MetadataRequest, MetadataResponse
-from kafkalite.protocol.offset_for_leader_epoch import (
-    OffsetForLeaderEpochPartition,
-    OffsetForLeaderEpochRequest,
-    OffsetForLeaderEpochResponse,
-    OffsetForLeaderEpochResponsePartition,
-    OffsetForLeaderEpochTopic,
-)
-from kafkalite.transport import rpc
 from kafkalite.transport.http import HttpTransport
 
 _ISOLATION: Final = {"read_uncommitted": READ_UNCOMMITTED, "read_committed": READ_COMMITTED}
@@ -186,16 +160,8 @@ class Consumer:
             )
         self._clock = clock or SystemClock()
         self._chance = chance or system_random()
-        self._key_deserializer = key_deserializer
-        self._value_deserializer = value_deserializer
-        self._reset = _RESET[auto_offset_reset]
         self._isolation = _ISOLATION[isolation_level]
-        self._max_wait_ms = fetch_max_wait_ms
-        self._min_bytes = fetch_min_bytes
-        self._max_bytes = fetch_max_bytes
-        self._partition_max_bytes = max_partition_fetch_bytes
         self._max_poll_records = max_poll_records
-        self._check_crcs = check_crcs
         self._exclude_internal = exclude_internal_topics
         self._request_timeout_ms = request_timeout_ms
         self._api_timeout_ms = default_api_timeout_ms
@@ -216,23 +182,12 @@ class Consumer:
         self._is_open = False
         self._is_leaving = False
         self._fault: BaseException | None = None
-        self._topics: frozenset[str] = frozenset()
         self._pattern: re.Pattern[str] | None = None
-        self._by_hand = False
-        self._states: dict[TopicPartition, PartitionState] = {}
-        self._loops: dict[int, asyncio.Event] = {}
-        """What wakes the fetch loop of each leader."""
-        self._positions = asyncio.Event()
-        self._arrived = asyncio.Event()
-        self._current: PartitionState | None = None
-        """The partition whose open batch the last single record came from."""
-        self._owes_a_turn = False
-        """A batch was used up: the next read lets the fetchers have a turn of the loop first. Not the same
-        one: if that were cancelled meanwhile, what it had taken would be lost."""
-        self._group: Membership | None = None
+        self._assignment = Assignment()
         self._auto_commit_ms = (
             auto_commit_interval_ms if enable_auto_commit and group_id is not None else None
         )
+        self._group: Membership | None = None
         if group_id is not None:
             config = GroupConfig(
                 group_id,
@@ -245,16 +200,41 @@ class Consumer:
                 client_rack,
             )
             self._group = Membership(config, self._cluster, self)
-        self._handed_out: list[PartitionState] = []
-        """Of which partitions the caller got something that it may not have processed yet."""
-        self._came_back = asyncio.Event()
-        self._is_reading = False
-        self._last_read = 0.0
-        """When the caller last came for records, or went away with some."""
-        self._group_errors: list[Exception] = []
-        """What happened beside the caller and is to be raised by its next reads."""
-        self._left_out_since: dict[int, float] = {}
-        """Since when each leader's fetches leave out a partition that has enough buffered."""
+        reset_to = _RESET[auto_offset_reset]
+        self._fetcher = Fetcher(
+            FetchConfig(
+                max_wait_ms=fetch_max_wait_ms,
+                min_bytes=fetch_min_bytes,
+                max_bytes=fetch_max_bytes,
+                max_partition_bytes=max_partition_fetch_bytes,
+                isolation_level=self._isolation,
+                request_timeout_ms=request_timeout_ms,
+                reset_to=reset_to,
+            ),
+            self._cluster,
+            self._assignment,
+            self._background,
+        )
+        self._positions = Positions(
+            self._cluster,
+            self._assignment,
+            self._fetcher,
+            coordinator=self._group.coordinator if self._group is not None else None,
+            reset_to=reset_to,
+            isolation_level=self._isolation,
+            request_timeout_ms=request_timeout_ms,
+            sync=self._sync,
+        )
+        self._handing_out = HandingOut(
+            self._assignment,
+            self._fetcher,
+            self._group,
+            self._clock,
+            key_deserializer=key_deserializer,
+            value_deserializer=value_deserializer,
+            check_crcs=check_crcs,
+            check_open=self._check,
+        )
         if topics:
             self.subscribe(topics)
 
@@ -270,9 +250,9 @@ class Consumer:
             await self._cluster.close()
             raise
         self._is_open = True
-        self._last_read = self._clock.monotonic()
+        self._handing_out.last_read = self._clock.monotonic()
         self._background.spawn(self._cluster.keep_fresh(), "metadata")
-        self._background.spawn(self._find_positions(), "positions")
+        self._background.spawn(self._positions.run(), "positions")
         if self._group is not None:
             self._group.start(self._background)
         if self._auto_commit_ms is not None:
@@ -285,15 +265,15 @@ class Consumer:
         In a group: what was handed out counts as processed, is committed (where commits are automatic), the
         listener hears of the revocation, and the member leaves, unless it is static.
         """
-        self._processed_all()
+        self._handing_out.processed_all()
         await self.abandon()
 
     async def abandon(self) -> None:
         """Stop without taking what was last handed out for processed: whoever comes next gets it again."""
         was_open = self._is_open
         self._is_open = False
-        self._current = None
-        self._arrived.set()
+        self._handing_out.interrupt()
+        self._assignment.arrived.set()
         if self._group is not None and was_open and self._background.is_running:
             self._is_leaving = True  # The listener may still commit.
             await self._group.stop()
@@ -316,22 +296,14 @@ class Consumer:
     def _failed(self, fault: BaseException) -> None:
         self._fault = fault
         self._is_open = False
-        self._current = None
-        self._arrived.set()
+        self._handing_out.interrupt()
+        self._assignment.arrived.set()
 
     def _check(self) -> None:
         if self._fault is not None:
             raise ClientClosedError("the consumer has failed") from self._fault
         if not self._is_open:
             raise ClientClosedError("the consumer is not started, or is stopped")
-
-    def _check_read(self) -> None:
-        self._check()
-        if self._group_errors:
-            error = self._group_errors[0]
-            if not isinstance(error, FencedInstanceIdError):  # That one is for good.
-                del self._group_errors[0]
-            raise error
 
     # --- What to read --------------------------------------------------------------------------
 
@@ -340,12 +312,12 @@ class Consumer:
 
         Raises IllegalStateError after `subscribe`.
         """
-        if self._topics or self._pattern is not None:
+        if self._assignment.topics or self._pattern is not None:
             raise IllegalStateError(
                 "partitions cannot be assigned while topics are subscribed: unsubscribe first"
             )
         wanted = tuple_of(partitions)
-        self._by_hand = True
+        self._assignment.is_by_hand = True
         self._cluster.want_only(dict.fromkeys(tp.topic for tp in wanted))
         self._set_assignment(wanted)
 
@@ -361,7 +333,7 @@ class Consumer:
         Replaces the subscription before. Topics and partitions that come later are noticed at the next
         refresh of metadata. Raises IllegalStateError after `assign`.
         """
-        if self._by_hand:
+        if self._assignment.is_by_hand:
             raise IllegalStateError(
                 "topics cannot be subscribed while partitions are assigned: unsubscribe first"
             )
@@ -374,31 +346,31 @@ class Consumer:
             raise NoGroupError("a listener hears of rebalances, and without a group_id there are none")
         if self._group is not None:
             self._group.listener = listener
-        self._topics = names
+        self._assignment.topics = names
         self._pattern = re.compile(pattern) if pattern is not None else None
         self._cluster.want_only(sorted(names), every_topic=pattern is not None)
         self._follow_subscription()
 
     def unsubscribe(self) -> None:
         """Read nothing, and leave the group; afterwards `assign` and `subscribe` are both possible."""
-        if self._group is not None and (self._topics or self._pattern is not None):
-            self._processed_all()
-            self._group.unsubscribe(self.processed(tuple(self._states)))
-        self._topics = frozenset()
+        if self._group is not None and (self._assignment.topics or self._pattern is not None):
+            self._handing_out.processed_all()
+            self._group.unsubscribe(self.processed(tuple(self._assignment.states)))
+        self._assignment.topics = frozenset()
         self._pattern = None
-        self._by_hand = False
+        self._assignment.is_by_hand = False
         self._cluster.want_only(())
         self._set_assignment(())
 
     def subscription(self) -> frozenset[str]:
         """The topics subscribed to; with a pattern those that it matches now."""
         if self._pattern is None:
-            return self._topics
+            return self._assignment.topics
         return frozenset(self._matching())
 
     def assignment(self) -> frozenset[TopicPartition]:
         """The partitions that are read; in a group those that are this consumer's at the moment."""
-        return frozenset(self._states)
+        return frozenset(self._assignment.states)
 
     def _matching(self) -> list[str]:
         assert self._pattern is not None
@@ -409,7 +381,7 @@ class Consumer:
         )
 
     def _follow_subscription(self) -> None:
-        topics = self._matching() if self._pattern is not None else sorted(self._topics)
+        topics = self._matching() if self._pattern is not None else sorted(self._assignment.topics)
         metadata = self._cluster.metadata
         if self._group is not None:
             if self._pattern is None or metadata.version:  # Before that, no pattern matches anything.
@@ -423,13 +395,13 @@ class Consumer:
                 wanted += [TopicPartition(topic, index) for index in info.partitions]
             elif metadata.topic_errors.get(topic) != ErrorCode.UNKNOWN_TOPIC_OR_PARTITION:
                 # Not known at the moment for another reason than that it is gone: keep the place.
-                wanted += [tp for tp in self._states if tp.topic == topic]
+                wanted += [tp for tp in self._assignment.states if tp.topic == topic]
         self._set_assignment(wanted)
 
     def _set_assignment(self, wanted: Iterable[TopicPartition]) -> None:
-        before = self._states
-        self._current = None
-        self._states = {}
+        before = self._assignment.states
+        self._handing_out.interrupt()
+        self._assignment.states = {}
         for tp in wanted:
             state = before.get(tp)
             if state is None:
@@ -437,29 +409,10 @@ class Consumer:
                 if self._group is not None:
                     state.wants_committed = True
                 else:
-                    self._reset_or_fail(state)
-            self._states[tp] = state
-        if list(before) != list(self._states):
+                    self._positions.reset_or_fail(state)
+            self._assignment.states[tp] = state
+        if list(before) != list(self._assignment.states):
             self._sync()
-
-    def _reset_or_fail(self, state: PartitionState) -> None:
-        """Apply `auto_offset_reset`."""
-        if self._reset is not None:
-            state.reset(self._reset)
-        else:
-            state.lose()
-            state.error = NoOffsetForPartitionError([state.tp])
-
-    def _state(self, partition: TopicPartition) -> PartitionState:
-        state = self._states.get(TopicPartition(*partition))
-        if state is None:
-            raise IllegalStateError(f"{TopicPartition(*partition)} is not assigned")
-        return state
-
-    def _chosen(self, partitions: tuple[TopicPartition, ...]) -> list[PartitionState]:
-        if partitions:
-            return [self._state(tp) for tp in tuple_of(partitions)]
-        return list(self._states.values())
 
     # --- Positions -----------------------------------------------------------------------------
 
@@ -467,7 +420,7 @@ class Consumer:
         """Read ``partition`` from ``offset`` on. Raises IllegalStateError if it is not assigned."""
         if offset < 0:
             raise ValueError(f"offset: {offset} is negative")
-        state = self._state(partition)
+        state = self._assignment.state(partition)
         info = self._cluster.metadata.partition(state.tp)
         state.seek(offset)
         state.leader_epoch = info.leader_epoch if info is not None else -1
@@ -490,17 +443,17 @@ class Consumer:
         Where nothing is committed, `auto_offset_reset` says. Raises NoGroupError, and as `committed` does.
         """
         self._check()
-        states = self._chosen(partitions)
+        states = self._assignment.chosen(partitions)
         found = await self._committed([state.tp for state in states])
         for state in states:
-            if self._states.get(state.tp) is state:
-                self._go_to_committed(state, found.get(state.tp))
+            if self._assignment.states.get(state.tp) is state:
+                self._positions.go_to_committed(state, found.get(state.tp))
         self._sync()
         return {state.tp: found[state.tp].offset if state.tp in found else None for state in states}
 
     async def _seek_to(self, partitions: tuple[TopicPartition, ...], to: int) -> None:
         self._check()
-        states = self._chosen(partitions)
+        states = self._assignment.chosen(partitions)
         for state in states:
             state.reset(to)
         self._sync()
@@ -514,18 +467,18 @@ class Consumer:
         does not help, ClientTimeoutError or ClusterUnreachableError after `default_api_timeout_ms`.
         """
         self._check()
-        state = self._state(partition)
+        state = self._assignment.state(partition)
         try:
             async with asyncio.timeout(self._api_timeout_ms / 1000):
                 while state.position is None:
                     if state.reset_to is None and self._group is not None and state.error is None:
                         state.wants_committed = True  # A listener asks before reading begins.
-                        self._positions.set()
+                        self._assignment.unsettled.set()
                     if state.error is not None:
-                        self._positions.set()
+                        self._assignment.unsettled.set()
                         raise state.take_error()
-                    self._arrived.clear()
-                    await self._arrived.wait()
+                    self._assignment.arrived.clear()
+                    await self._assignment.arrived.wait()
                     self._check()
         except TimeoutError as timeout:
             if isinstance(timeout, ClientTimeoutError):
@@ -535,27 +488,27 @@ class Consumer:
 
     def pause(self, *partitions: TopicPartition) -> None:
         """Hand out nothing of ``partitions`` until they are resumed; positions stay."""
-        for state in self._chosen(partitions):
+        for state in self._assignment.chosen(partitions):
             state.is_paused = True
 
     def resume(self, *partitions: TopicPartition) -> None:
         """End a pause."""
-        for state in self._chosen(partitions):
+        for state in self._assignment.chosen(partitions):
             state.is_paused = False
-        self._arrived.set()
+        self._assignment.arrived.set()
         self._sync()
 
     def paused(self) -> frozenset[TopicPartition]:
         """The partitions that are paused."""
-        return frozenset(tp for tp, state in self._states.items() if state.is_paused)
+        return frozenset(tp for tp, state in self._assignment.states.items() if state.is_paused)
 
     def highwater(self, partition: TopicPartition) -> int | None:
         """The high watermark of the last fetch answer: where committed records end (exclusive)."""
-        return self._state(partition).high_watermark
+        return self._assignment.state(partition).high_watermark
 
     def last_stable_offset(self, partition: TopicPartition) -> int | None:
         """The last stable offset of the last fetch answer: where decided records end (exclusive)."""
-        return self._state(partition).last_stable_offset
+        return self._assignment.state(partition).last_stable_offset
 
     # --- The group -----------------------------------------------------------------------------
 
@@ -575,7 +528,7 @@ class Consumer:
         if offsets is None:
             wanted = {
                 tp: OffsetAndMetadata(state.position, "", state.last_epoch)
-                for tp, state in self._states.items()
+                for tp, state in self._assignment.states.items()
                 if state.position is not None
             }
         else:
@@ -613,22 +566,13 @@ class Consumer:
             raise NoGroupError("offsets are committed by groups, and this consumer has no group_id")
         return self._group
 
-    def _go_to_committed(self, state: PartitionState, found: OffsetAndMetadata | None) -> None:
-        if found is None:
-            self._reset_or_fail(state)
-            return
-        info = self._cluster.metadata.partition(state.tp)
-        state.seek(found.offset, found.leader_epoch)
-        state.leader_epoch = info.leader_epoch if info is not None else -1
-        state.must_validate = 0 <= found.leader_epoch < state.leader_epoch
-
     async def _auto_commit(self, interval_ms: int) -> None:
         """Commit what was processed, now and again, for ever."""
         assert self._group is not None
         done: dict[TopicPartition, OffsetAndMetadata] = {}
         while True:
             await asyncio.sleep(interval_ms / 1000)
-            offsets = self.processed(tuple(self._states))
+            offsets = self.processed(tuple(self._assignment.states))
             if offsets == done:
                 continue
             try:
@@ -641,68 +585,41 @@ class Consumer:
                 if not error.retriable and error.code != ErrorCode.REBALANCE_IN_PROGRESS:
                     self.raise_at_next_read(error)
 
-    def _processed_all(self) -> None:
-        """The caller is back: what it got before is processed."""
-        for state in self._handed_out:
-            state.held = None
-        self._handed_out.clear()
-        self._came_back.set()
-
-    def _begin_read(self) -> None:
-        if self._group is not None:
-            self._processed_all()
-            self._is_reading = True
-            self._group.reading()
-
-    def _end_read(self) -> None:
-        self._is_reading = False
-        self._last_read = self._clock.monotonic()
-
-    def _hand_out(self, state: PartitionState) -> None:
-        """What is taken of ``state`` next goes to the caller."""
-        if self._group is not None and state.held is None:
-            state.held = state.position
-            self._handed_out.append(state)
-
     # What the membership asks of its reader (group.membership.Reader).
 
     def withhold(self, partitions: Sequence[TopicPartition]) -> None:
         """Hand out nothing more of ``partitions``, which are being revoked."""
-        self._current = None
-        for tp in partitions:
-            if tp in self._states:
-                self._states[tp].is_withheld = True
+        self._handing_out.withhold(partitions)
 
     async def until_processed(self, partitions: Sequence[TopicPartition]) -> None:
         """Wait until the caller is done with what it got of ``partitions``."""
-        while any(state.tp in partitions and state.held is not None for state in self._handed_out):
-            self._came_back.clear()
-            await self._came_back.wait()
+        await self._handing_out.until_processed(partitions)
 
     def processed(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, OffsetAndMetadata]:
         """How far the caller has come in ``partitions``, where that is known."""
-        found = {}
-        for tp in partitions:
-            state = self._states.get(tp)
-            if state is not None and state.held is not None:
-                found[tp] = OffsetAndMetadata(state.held)
-            elif state is not None and state.position is not None:
-                found[tp] = OffsetAndMetadata(state.position, "", state.last_epoch)
-        return found
+        return self._handing_out.processed(partitions)
+
+    def raise_at_next_read(self, error: Exception) -> None:
+        """Tell the caller of ``error``."""
+        self._handing_out.raise_at_next_read(error)
+
+    def time_without_read(self) -> float:
+        """For how many seconds the caller has not been reading."""
+        return self._handing_out.time_without_read()
 
     def own(self, partitions: Sequence[TopicPartition]) -> None:
         """Read ``partitions`` and no others; new ones wait for `begin`."""
-        new = [tp for tp in partitions if tp not in self._states]
+        new = [tp for tp in partitions if tp not in self._assignment.states]
         self._set_assignment(partitions)
         for tp in new:
-            self._states[tp].is_withheld = True
-            self._states[tp].wants_committed = False
-        self._handed_out = [state for state in self._handed_out if self._states.get(state.tp) is state]
+            self._assignment.states[tp].is_withheld = True
+            self._assignment.states[tp].wants_committed = False
+        self._handing_out.keep_assigned()
 
     def begin(self, partitions: Sequence[TopicPartition]) -> None:
         """Read ``partitions`` from where the listener put them, or from where the group is."""
         for tp in partitions:
-            state = self._states.get(tp)
+            state = self._assignment.states.get(tp)
             if state is not None:
                 state.is_withheld = False
                 if state.position is None and state.reset_to is None and state.error is None:
@@ -711,7 +628,7 @@ class Consumer:
 
     def look_again(self) -> None:
         """What kept records back may be over."""
-        self._arrived.set()
+        self._assignment.arrived.set()
 
     async def count(self, topics: Sequence[str]) -> dict[str, int]:
         """The partitions of ``topics``, as the cluster says now."""
@@ -723,16 +640,6 @@ class Consumer:
             pass  # What is known has to do; a change is noticed when metadata comes.
         known = self._cluster.metadata.topics
         return {topic: known[topic].count for topic in topics if topic in known}
-
-    def raise_at_next_read(self, error: Exception) -> None:
-        """Tell the caller of ``error``."""
-        self._group_errors.append(error)
-        del self._group_errors[:-10]  # Who never reads need not hear more than the last.
-        self._arrived.set()
-
-    def time_without_read(self) -> float:
-        """For how many seconds the caller has not been reading."""
-        return 0.0 if self._is_reading else self._clock.monotonic() - self._last_read
 
     # --- Asking about topics and offsets -------------------------------------------------------
 
@@ -781,55 +688,13 @@ class Consumer:
 
     # --- Reading -------------------------------------------------------------------------------
 
-    async def getone(self, *partitions: TopicPartition) -> ConsumerRecord:
+    def getone(self, *partitions: TopicPartition) -> Coroutine[Any, Any, ConsumerRecord]:
         """Wait for the next record of ``partitions`` (all assigned by default) and return it.
 
         Raises what keeps a partition from being read: OffsetOutOfRangeError, NoOffsetForPartitionError,
         LogTruncationError, DeserializationError, CorruptMessageError, TopicAuthorizationFailedError.
         """
-        state = self._current
-        if (
-            state is not None
-            and not partitions
-            and state.left()
-            and not state.is_paused
-            and (self._group is None or self._is_group_fine(state))
-        ):
-            record = state.take_one()  # The short cut: the batch that the last record came from.
-            if not state.left():
-                self._used_up(state)
-            return record
-        self._check_read()
-        self._begin_read()
-        try:
-            if self._owes_a_turn:
-                self._owes_a_turn = False
-                await asyncio.sleep(0)
-                self._check_read()
-            while True:
-                for state in self._chosen(partitions):
-                    if self._open(state):
-                        self._current = state if not partitions else None
-                        self._hand_out(state)
-                        record = state.take_one()
-                        if not state.left():
-                            self._used_up(state)
-                        return record
-                self._arrived.clear()
-                await self._arrived.wait()
-                self._check_read()
-        finally:
-            self._end_read()
-
-    def _is_group_fine(self, state: PartitionState) -> bool:
-        """The group's part of the short cut: the record before is processed, this one is the caller's."""
-        assert self._group is not None
-        now = self._clock.monotonic()
-        if self._group_errors or (now >= self._group.lease_until and not self._by_hand):
-            return False
-        self._last_read = now
-        state.held = state.position
-        return True
+        return self._handing_out.one(partitions)
 
     async def getmany(
         self, *partitions: TopicPartition, timeout_ms: float = 0, max_records: int | None = None
@@ -839,7 +704,8 @@ class Consumer:
         At most ``max_records`` (`max_poll_records` by default) in all; an empty dict after a time without
         any. Raises as `getone` does, but only when there is nothing to return besides.
         """
-        found = await self._poll(partitions, timeout_ms, max_records, PartitionState.take)
+        limit = self._limit(max_records)
+        found = await self._handing_out.many(partitions, timeout_ms, limit, PartitionState.take)
         return {tp: _flat(parts) for tp, parts in found.items()}
 
     async def getcolumns(
@@ -849,107 +715,22 @@ class Consumer:
 
         It may be mixed with the other ways to read: they share the position.
         """
-        found = await self._poll(partitions, timeout_ms, max_records, PartitionState.take_columns)
+        limit = self._limit(max_records)
+        found = await self._handing_out.many(partitions, timeout_ms, limit, PartitionState.take_columns)
         return {tp: RecordColumns.joined(parts) for tp, parts in found.items()}
 
-    async def _poll(
-        self,
-        partitions: tuple[TopicPartition, ...],
-        timeout_ms: float,
-        max_records: int | None,
-        take: Callable[[PartitionState, int], PartT],
-    ) -> dict[TopicPartition, list[PartT]]:
-        self._check_read()
+    def _limit(self, max_records: int | None) -> int:
         limit = max_records if max_records is not None else self._max_poll_records
         if limit < 1:
             raise ValueError(f"max_records: {limit} is less than 1")
-        self._begin_read()
-        try:
-            if self._owes_a_turn:
-                self._owes_a_turn = False
-                await asyncio.sleep(0)
-                self._check_read()
-            found = self._take(partitions, limit, take)
-            if found or timeout_ms <= 0:
-                self._owes_a_turn |= not found  # Whoever polls without waiting must let the fetchers work.
-                return found
-            async with asyncio.timeout(timeout_ms / 1000):
-                while not found:
-                    self._arrived.clear()
-                    await self._arrived.wait()
-                    self._check_read()
-                    found = self._take(partitions, limit, take)
-        except TimeoutError as timeout:
-            if isinstance(timeout, ClientTimeoutError):
-                raise
-        finally:
-            self._end_read()
-        return found
-
-    def _take(
-        self,
-        partitions: tuple[TopicPartition, ...],
-        limit: int,
-        take: Callable[[PartitionState, int], PartT],
-    ) -> dict[TopicPartition, list[PartT]]:
-        """What is there, in parts of one batch each."""
-        found: dict[TopicPartition, list[PartT]] = {}
-        for state in self._chosen(partitions):
-            taken: list[PartT] = []
-            while limit > 0:
-                try:
-                    if not self._open(state):
-                        break
-                except Exception as error:
-                    if not found and not taken:
-                        raise
-                    state.error = error  # What was read before it comes first.
-                    limit = 0
-                    break
-                self._hand_out(state)
-                part = take(state, limit)
-                limit -= len(part)
-                taken.append(part)
-                if not state.left():
-                    self._used_up(state)
-            if taken:
-                found[state.tp] = taken
-            if limit == 0:
-                break
-        return found
-
-    def _open(self, state: PartitionState) -> bool:
-        """Whether ``state`` has records open now."""
-        if self._group is not None and not self._by_hand and not self._group.is_lease_valid:
-            return False  # Others may own it by now: the coordinator has to be heard first.
-        if state.left():
-            return not state.is_paused and not state.is_withheld
-        if not state.has_data:
-            return False
-        try:
-            return state.open_next(
-                self._key_deserializer, self._value_deserializer, check_crcs=self._check_crcs
-            )
-        finally:
-            self._wake_fetcher(state.tp)
-            if state.position is None:
-                self._positions.set()
-
-    def _used_up(self, state: PartitionState) -> None:
-        """A batch was handed out whole: the next turn is another partition's."""
-        self._current = None
-        if self._states.get(state.tp) is state:
-            del self._states[state.tp]
-            self._states[state.tp] = state
-        self._owes_a_turn = True
-        self._wake_fetcher(state.tp)
+        return limit
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> ConsumerRecord:
         try:
-            return await self.getone()
+            return await self._handing_out.one(())
         except ClientClosedError:
             if self._fault is not None:
                 raise
@@ -957,382 +738,18 @@ class Consumer:
 
     # --- Fetching ------------------------------------------------------------------------------
 
+    # --- Changes -------------------------------------------------------------------------------
+
     def _metadata_changed(self) -> None:
-        if self._topics or self._pattern is not None:
+        if self._assignment.topics or self._pattern is not None:
             self._follow_subscription()
-        for state in self._states.values():
-            info = self._cluster.metadata.partition(state.tp)
-            if info is None:
-                continue
-            if state.leader_epoch < info.leader_epoch:
-                if state.position is not None and state.position_epoch >= 0:
-                    # Records after the position may come from the old leader: they are asked for again.
-                    state.refetch()
-                    state.must_validate = True
-                else:
-                    state.fetching = None
-                    state.leader_epoch = info.leader_epoch
+        self._positions.leaders_changed()
         self._sync()
 
     def _sync(self) -> None:
-        """Something about positions or leaders changed: see to it that there is a loop for each leader."""
-        if not self._is_open or not self._background.is_running:
-            return
-        for tp in self._states:
-            node = self._cluster.metadata.leader_of(tp)
-            if node is not None and node.node_id not in self._loops:
-                self._loops[node.node_id] = asyncio.Event()
-                self._background.spawn(self._fetch_loop(node.node_id), f"fetch from {node}")
-        for event in self._loops.values():
-            event.set()
-        self._positions.set()
-        self._arrived.set()
-
-    def _wake_fetcher(self, tp: TopicPartition) -> None:
-        info = self._cluster.metadata.partition(tp)
-        if info is not None and info.leader in self._loops:
-            self._loops[info.leader].set()
-
-    async def _fetch_loop(self, node_id: int) -> None:
-        """Fetch from one broker what it leads, until it leads nothing that is read."""
-        metadata = self._cluster.metadata
-        event = self._loops[node_id]
-        loop = asyncio.get_running_loop()
-        try:
-            while True:
-                event.clear()
-                node = metadata.nodes.get(node_id)
-                led = [
-                    state
-                    for tp, state in self._states.items()
-                    if (info := metadata.partition(tp)) is not None and info.leader == node_id
-                ]
-                if node is None or not led:
-                    return
-                now = self._clock.monotonic()
-                wanted, moments, is_one_left_out = [], [], False
-                for state in led:
-                    if not state.may_fetch:
-                        is_one_left_out |= state.wants_data
-                    elif state.retry_at > now:
-                        moments.append(state.retry_at)
-                    else:
-                        wanted.append(state)
-                if not is_one_left_out:
-                    self._left_out_since.pop(node_id, None)
-                pause = self._cluster.backs_off_until(node.address)
-                if wanted and pause > now:
-                    moments.append(pause)
-                    wanted = []
-                if wanted:
-                    max_wait_ms = self._max_wait_ms
-                    if is_one_left_out:
-                        since = self._left_out_since.setdefault(node_id, now)
-                        max_wait_ms = min(max_wait_ms, max(_SHORTEST_POLL_MS, int((now - since) * 1000)))
-                    await self._fetch(node, wanted, max_wait_ms)
-                    continue
-                timer = loop.call_later(max(0.0, min(moments) - now), event.set) if moments else None
-                try:
-                    await event.wait()
-                finally:
-                    if timer is not None:
-                        timer.cancel()
-        finally:
-            del self._loops[node_id]
-            self._left_out_since.pop(node_id, None)
-
-    async def _fetch(self, node: Node, wanted: list[PartitionState], max_wait_ms: int) -> None:
-        token = object()
-        topics: dict[str, list[FetchPartition]] = {}
-        asked: dict[TopicPartition, tuple[PartitionState, int]] = {}
-        for state in wanted:
-            info = self._cluster.metadata.partition(state.tp)
-            assert info is not None
-            state.fetching = token
-            asked[state.tp] = (state, state.fetch_offset)
-            topics.setdefault(state.tp.topic, []).append(
-                FetchPartition(
-                    partition=state.tp.partition,
-                    current_leader_epoch=info.leader_epoch,
-                    fetch_offset=state.fetch_offset,
-                    partition_max_bytes=self._partition_max_bytes,
-                )
-            )
-        request = FetchRequest(
-            max_wait_ms=max_wait_ms,
-            min_bytes=self._min_bytes,
-            max_bytes=self._max_bytes,
-            isolation_level=self._isolation,
-            topics=[FetchTopic(topic=name, partitions=parts) for name, parts in topics.items()],
-        )
-        suspicion = asyncio.get_running_loop().call_later(
-            (max_wait_ms + _SLOW_ANSWER_MS) / 1000, self._cluster.request_refresh
-        )
-        answers: dict[TopicPartition, FetchResponsePartition] = {}
-        error: BrokerError = error_for(
-            ErrorCode.NETWORK_EXCEPTION, f"{node} did not answer for this partition"
-        )
-        try:
-            answer = await self._cluster.ask(
-                node, request, FetchResponse, lane="fetch", timeout_ms=self._request_timeout_ms
-            )
-            if answer.error_code != ErrorCode.NONE:
-                error = error_for(answer.error_code, f"fetch from {node}")
-            else:
-                self._cluster.metadata.hint_nodes(
-                    Node(n.node_id, n.host, n.port, n.rack) for n in answer.node_endpoints
-                )
-                answers = {
-                    TopicPartition(topic.topic, p.partition_index): p
-                    for topic in answer.responses
-                    for p in topic.partitions
-                }
-        except ConnectionFailed as failure:
-            error = error_for(ErrorCode.NETWORK_EXCEPTION, str(failure))
-        except rpc.RequestRefused as refusal:
-            code = ErrorCode.NETWORK_EXCEPTION if refusal.status == 503 else refusal.error_code
-            error = error_for(code or ErrorCode.INVALID_REQUEST, str(refusal))
-        finally:
-            suspicion.cancel()
-        for tp, (state, offset) in asked.items():
-            if state.fetching is not token:
-                continue  # The position was moved meanwhile, or the leader is another one.
-            state.fetching = None
-            p = answers.get(tp)
-            if p is None:
-                self._fetch_failed(state, error, (-1, -1), offset)
-            elif p.error_code != ErrorCode.NONE:
-                hint = (p.current_leader.leader_id, p.current_leader.leader_epoch)
-                self._fetch_failed(state, error_for(p.error_code, f"{tp} at broker {node}"), hint, offset)
-            else:
-                self._fetched(state, p)
-        self._arrived.set()
-
-    def _fetched(self, state: PartitionState, answer: FetchResponsePartition) -> None:
-        state.failures = 0
-        state.high_watermark = answer.high_watermark
-        state.last_stable_offset = answer.last_stable_offset
-        state.log_start_offset = answer.log_start_offset
-        if answer.records is not None and len(answer.records):
-            try:
-                state.add(Chunk(answer.records))
-            except CorruptMessageError as error:
-                state.error = CorruptMessageError(
-                    f"{state.tp} at offset {state.fetch_offset}: {error.message}"
-                )
-
-    def _fetch_failed(
-        self, state: PartitionState, error: BrokerError, leader: tuple[int, int], offset: int
-    ) -> None:
-        if error.code == ErrorCode.OFFSET_OUT_OF_RANGE:
-            if offset == state.position and self._reset is not None:
-                state.reset(self._reset)
-                self._positions.set()
-            elif offset == state.position:
-                state.error = error_for(error.code, f"the position {offset} of {state.tp} is not in its log")
-            else:  # What is buffered ends there; whether that is a fault shows when it is handed out.
-                state.refetch()
-            return
-        if not error.retriable:
-            state.error = error
-            return
-        cluster = self._cluster
-        state.failures += 1
-        now = self._clock.monotonic()
-        wait = backoff_ms(
-            state.failures, cluster.retry_backoff_ms, cluster.retry_backoff_max_ms, self._chance
-        )
-        state.retry_at = now + wait / 1000
-        if error.refresh_metadata or error.code == ErrorCode.UNKNOWN_LEADER_EPOCH:
-            if leader[0] >= 0 and cluster.metadata.hint_leader(state.tp, *leader):
-                state.retry_at = 0.0
-                cluster.changed()
-            else:
-                cluster.request_refresh()
-
-    # --- Finding positions ---------------------------------------------------------------------
-
-    async def _find_positions(self) -> None:
-        """See to it that partitions can be read: leaders, positions, and their check; for ever."""
-        failures = 0
-        while True:
-            self._positions.clear()
-            resets = {
-                tp: state.reset_to
-                for tp, state in self._states.items()
-                if state.position is None and state.reset_to is not None and state.error is None
-            }
-            in_group = [state for state in self._states.values() if state.wants_committed]
-            checks = [state for state in self._states.values() if state.must_validate]
-            is_one_missing = any(self._cluster.metadata.leader_of(tp) is None for tp in self._states) or any(
-                topic not in self._cluster.metadata.topics for topic in self._topics
-            )
-            if not resets and not checks and not in_group and not is_one_missing:
-                failures = 0
-                await self._positions.wait()
-                continue
-            is_done = not is_one_missing
-            if in_group:
-                is_done &= await self._look_up_committed(in_group)
-            if resets:
-                is_done &= await self._look_up(resets)
-            if checks:
-                is_done &= await self._validate(checks)
-            if not is_done:
-                failures += 1
-                self._cluster.request_refresh()
-                wait = backoff_ms(
-                    failures, self._cluster.retry_backoff_ms, self._cluster.retry_backoff_max_ms, self._chance
-                )
-                await self._pause(wait)
-
-    async def _pause(self, wait_ms: float) -> None:
-        """Wait, but not on when something changes (a leader is found, most likely)."""
-        try:
-            async with asyncio.timeout(wait_ms / 1000):
-                await self._positions.wait()
-        except TimeoutError:
-            pass  # That is what the time is for.
-
-    async def _look_up_committed(self, states: list[PartitionState]) -> bool:
-        """Ask where the group is; tell whether there was an answer."""
-        assert self._group is not None
-        try:
-            found = await self._group.coordinator.committed([state.tp for state in states])
-        except BrokerError as error:
-            if error.retriable or error.code in TRY_AGAIN:
-                return False
-            for state in states:
-                if state.wants_committed:
-                    state.wants_committed = False
-                    state.error = error
-            self._arrived.set()
-            return True
-        for state in states:
-            if state.wants_committed and self._states.get(state.tp) is state:
-                self._go_to_committed(state, found.get(state.tp))
-        self._positions.set()  # Those without an offset are looked up now.
-        self._sync()
-        return True
-
-    async def _look_up(self, resets: dict[TopicPartition, int]) -> bool:
-        """Ask for log start and end offsets; tell whether all were found."""
-        states = {tp: self._states[tp] for tp in resets}
-        try:
-            groups, _ = by_leader(self._cluster, resets)
-        except BrokerError as error:
-            for state in states.values():
-                if self._cluster.metadata.topic_errors.get(state.tp.topic) == error.code:
-                    state.error = error
-            self._arrived.set()
-            return True
-        missing = dict(states)
-        for result in await asyncio.gather(
-            *(ask_leader(self._cluster, node, group, self._isolation) for node, group in groups),
-            return_exceptions=True,
-        ):
-            if isinstance(result, BrokerError):
-                for state in missing.values():
-                    state.error = result
-                missing.clear()
-            elif isinstance(result, BaseException):
-                raise result
-            else:
-                for tp, found in result[0].items():
-                    state = missing.pop(tp)
-                    if state.position is None and state.reset_to == resets[tp]:
-                        info = self._cluster.metadata.partition(tp)
-                        state.seek(found.offset)
-                        state.leader_epoch = info.leader_epoch if info is not None else -1
-                        self._wake_fetcher(tp)
-        self._arrived.set()
-        return not missing
-
-    async def _validate(self, states: list[PartitionState]) -> bool:
-        """Ask new leaders where the epoch before each position ended; tell whether all answered."""
-        groups: dict[int, tuple[Node, list[PartitionState]]] = {}
-        for state in states:
-            node = self._cluster.metadata.leader_of(state.tp)
-            if node is not None:
-                groups.setdefault(node.node_id, (node, []))[1].append(state)
-        missing = dict.fromkeys(states)
-        for node, group in groups.values():
-            positions = {state: (state.position, state.position_epoch) for state in group}
-            for state, epoch, answer in await self._ask_epochs(node, group):
-                if not state.must_validate or positions[state] != (state.position, state.position_epoch):
-                    missing.pop(state, None)  # A seek came in between; there is nothing to check any more.
-                elif self._validated(state, epoch, answer):
-                    missing.pop(state, None)
-        return not missing
-
-    async def _ask_epochs(
-        self, node: Node, group: list[PartitionState]
-    ) -> list[tuple[PartitionState, int, OffsetForLeaderEpochResponsePartition]]:
-        topics: dict[str, list[OffsetForLeaderEpochPartition]] = {}
-        epochs: dict[TopicPartition, tuple[PartitionState, int]] = {}
-        for state in group:
-            info = self._cluster.metadata.partition(state.tp)
-            assert info is not None
-            epochs[state.tp] = (state, info.leader_epoch)
-            topics.setdefault(state.tp.topic, []).append(
-                OffsetForLeaderEpochPartition(
-                    partition=state.tp.partition,
-                    current_leader_epoch=info.leader_epoch,
-                    leader_epoch=state.position_epoch,
-                )
-            )
-        request = OffsetForLeaderEpochRequest(
-            replica_id=-1,
-            topics=[OffsetForLeaderEpochTopic(topic=t, partitions=parts) for t, parts in topics.items()],
-        )
-        try:
-            answer = await self._cluster.ask(
-                node,
-                request,
-                OffsetForLeaderEpochResponse,
-                lane="control",
-                timeout_ms=self._request_timeout_ms,
-            )
-        except (ConnectionFailed, rpc.RequestRefused):
-            return []  # Remembered per address; asked again after a back-off.
-        return [
-            (*epochs[TopicPartition(topic.topic, p.partition)], p)
-            for topic in answer.topics
-            for p in topic.partitions
-            if TopicPartition(topic.topic, p.partition) in epochs
-        ]
-
-    def _validated(
-        self, state: PartitionState, epoch: int, answer: OffsetForLeaderEpochResponsePartition
-    ) -> bool:
-        """Draw the conclusion from a new leader's answer; False where it must be asked again."""
-        if answer.error_code != ErrorCode.NONE:
-            error = error_for(answer.error_code, f"{state.tp}")
-            if error.retriable:
-                return False
-            state.must_validate = False
-            state.error = error
-            self._arrived.set()
-            return True
-        assert state.position is not None
-        is_unknown = answer.end_offset < 0 or answer.leader_epoch < 0
-        if not is_unknown and answer.end_offset >= state.position:
-            state.must_validate = False
-        elif self._reset is not None:
-            if is_unknown:
-                state.reset(self._reset)
-                self._positions.set()
-            else:
-                state.seek(answer.end_offset, answer.leader_epoch)
-        else:
-            divergent = None if is_unknown else answer.end_offset
-            error_seen = LogTruncationError(state.tp, state.position, divergent)
-            state.must_validate = False
-            state.error = error_seen
-            self._arrived.set()
-        state.leader_epoch = epoch
-        self._wake_fetcher(state.tp)
-        return True
+        """Something about positions or leaders changed: whoever fetches or waits looks again."""
+        if self._is_open and self._background.is_running:
+            self._fetcher.sync()
 
 
 def _flat(parts: list[list[ConsumerRecord]]) -> list[ConsumerRecord]:
