@@ -13,8 +13,9 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import ParamSpec, Protocol, TypeAlias, TypeVar
+
+import msgspec
 
 from kafkalite.common import Address
 
@@ -44,8 +45,7 @@ class Offload(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class HttpRequest:
+class HttpRequest(msgspec.Struct, frozen=True):
     """What a server hands to its handler. Header names are lower-case."""
 
     method: str
@@ -60,14 +60,13 @@ class HttpRequest:
     """The other side's address, for logs."""
 
 
-@dataclass(frozen=True, slots=True)
-class HttpReply:
+class HttpReply(msgspec.Struct, frozen=True):
     """An answer, on both sides: a server sends it, a transport returns it."""
 
     status: int
     body: Sequence[Buffer] = ()
     """The body in pieces, to be sent as they lie; a transport returns at most one piece."""
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = {}
     stream: Callable[[Callable[[bytes], Awaitable[None]]], Awaitable[None]] | None = None
     """Set for an answer without an end (server-sent events): called with an async ``write``."""
 

@@ -1,9 +1,10 @@
-"""The broker's side of HTTP, on aiohttp: the only module of the server that knows it.
+"""The broker's side of HTTP: listeners, and the complete server behind them.
 
-A handler gets an :class:`~kafkalite.edge.HttpRequest` and answers with buffers, so another server
-could take aiohttp's place. What was measured and is kept here: a read buffer of 1 MiB (the default
-costs large bodies more than half their throughput), a reply of large buffers written as they lie,
-a reply of small ones joined (one write instead of many), no access log, no routing table.
+A connection begins with the reader of plain requests, which is all that the data path needs
+(:mod:`kafkalite.server.connection`). The first request that is not of that form moves the connection
+over to aiohttp, which serves browsers, `curl`, streams of events, bodies in chunks, and says what is
+wrong with what is no HTTP. A handler gets an :class:`~kafkalite.edge.HttpRequest` from either and
+answers with buffers: it cannot tell them apart.
 
 Invariants: a body is never held beyond ``max_body_bytes``; a handler whose connection is lost is
 cancelled; a request is never decompressed on behalf of the sender, so that a few bytes cannot
@@ -14,25 +15,20 @@ become many. One connection is served one request at a time, in order; requests 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
-from urllib.parse import parse_qs, unquote
 
 from aiohttp import ClientConnectionResetError, web
 from aiohttp.web_protocol import RequestHandler
 
-from kafkalite.edge import Buffer, Handler, HttpReply, HttpRequest
+from kafkalite.edge import Handler, HttpReply, HttpRequest
 from kafkalite.protocol.errors import ErrorCode
+from kafkalite.server.connection import Service, peer_name, refusal_body, split_target
 
 _logger = logging.getLogger(__name__)
 
 READ_BUFFER_BYTES: Final = 1 << 20
-JOIN_BELOW_BYTES: Final = 64 * 1024
-"""Replies up to this size are joined into one buffer: the copy costs less than further writes."""
-
-_NO_QUERY: Final[Mapping[str, Sequence[str]]] = {}
 _NO_BODY: Final = memoryview(b"")
 
 
@@ -44,8 +40,8 @@ class _BodyStalled(Exception):
     """The rest of the body did not come in time."""
 
 
-class AiohttpNetwork:
-    """Listeners on aiohttp (:class:`kafkalite.edge.Network`).
+class HttpNetwork:
+    """Listeners on sockets (:class:`kafkalite.edge.Network`).
 
     ``idle_ms`` is how long a connection without a request is kept (`connections.max.idle.ms`),
     ``backlog`` how many connections may wait to be accepted (`socket.listen.backlog.size`), and
@@ -59,17 +55,17 @@ class AiohttpNetwork:
 
     async def listen(
         self, host: str, port: int, *, listener: str, handler: Handler, max_body_bytes: int
-    ) -> AiohttpListening:
+    ) -> HttpListening:
         """Serve HTTP/1.1 on ``host:port``; an empty host means every interface.
 
         Raises OSError where that cannot be bound.
         """
-        listening = AiohttpListening(listener, handler, max_body_bytes, self._body_timeout_s, self._idle_s)
+        listening = HttpListening(listener, handler, max_body_bytes, self._body_timeout_s, self._idle_s)
         await listening.bind(host, port, self._backlog)
         return listening
 
 
-class AiohttpListening:
+class HttpListening:
     """One bound listener and the connections accepted on it."""
 
     def __init__(
@@ -80,33 +76,34 @@ class AiohttpListening:
         self._max_body_bytes = max_body_bytes
         self._body_timeout_s = body_timeout_s
         self._running: dict[asyncio.Task[Any], None] = {}
-        """The tasks inside a handler, in the order in which they began."""
-        self._runner = web.ServerRunner(
-            _Server(
-                self._serve,
-                handler_cancellation=True,
-                keepalive_timeout=idle_s,
-                access_log=None,
-                read_bufsize=READ_BUFFER_BYTES,
-                auto_decompress=False,
-                # What is left of a refused body is read and dropped this long: closing at once
-                # would reset the connection, and the client would never see why.
-                lingering_time=2.0,
-            ),
-            # By then the handlers were cancelled; what is left only drains refused bodies.
-            shutdown_timeout=0.05,
+        """The tasks inside a handler that aiohttp called, in the order in which they began."""
+        self._complete = _Server(
+            self._serve,
+            handler_cancellation=True,
+            keepalive_timeout=idle_s,
+            access_log=None,
+            read_bufsize=READ_BUFFER_BYTES,
+            auto_decompress=False,
+            # What is left of a refused body is read and dropped this long: closing at once
+            # would reset the connection, and the client would never see why.
+            lingering_time=2.0,
         )
+        self._service = Service(
+            listener,
+            handler,
+            max_body_bytes=max_body_bytes,
+            body_timeout_s=body_timeout_s,
+            idle_s=idle_s,
+            complete=self._complete,
+        )
+        self._server: asyncio.Server
         self._port = 0
 
     async def bind(self, host: str, port: int, backlog: int) -> None:
         """Start accepting. Raises OSError."""
-        await self._runner.setup()
-        try:
-            await web.TCPSite(self._runner, host or None, port, backlog=backlog).start()
-        except BaseException:
-            await self._runner.cleanup()
-            raise
-        self._port = self._runner.addresses[0][1]
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(self._service.connect, host or None, port, backlog=backlog)
+        self._port = self._server.sockets[0].getsockname()[1]
 
     @property
     def port(self) -> int:
@@ -115,13 +112,14 @@ class AiohttpListening:
 
     async def close(self) -> None:
         """Stop accepting, cancel the handlers that run, drop the connections."""
-        for site in self._runner.sites:
-            await site.stop()
+        self._server.close()
+        await self._service.close()
         while running := list(self._running):
             for task in running:
                 task.cancel()
             await asyncio.wait(running)
-        await self._runner.cleanup()
+        # By now the handlers were cancelled; what is left only drains refused bodies.
+        await self._complete.shutdown(timeout=0.05)
 
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
         task = asyncio.current_task()
@@ -144,16 +142,16 @@ class AiohttpListening:
             return _refusal(400, f"bad body: {error}", request)
         except ConnectionError:
             return web.Response()  # The client left in the middle of its body; nobody waits for this.
-        path, _, query = request.raw_path.partition("?")
+        path, query = split_target(request.raw_path)
         reply = await self._handler(
             HttpRequest(
                 method=request.method,
-                path=unquote(path) if "%" in path else path,
-                query=parse_qs(query, keep_blank_values=True) if query else _NO_QUERY,
+                path=path,
+                query=query,
                 headers={name.lower(): value for name, value in request.headers.items()},
                 body=body,
                 listener=self._listener,
-                peer=_peer(request),
+                peer=peer_name(request.transport),
             )
         )
         try:
@@ -221,65 +219,18 @@ class _Connection(RequestHandler):
         return _refusal(500, kind, code=ErrorCode.UNKNOWN_SERVER_ERROR)
 
 
-class _Unbuffered(web.StreamResponse):
-    """A reply in large pieces; its headers leave with the first piece instead of alone."""
-
-    _send_headers_immediately = False
-
-
 async def _send(request: web.BaseRequest, reply: HttpReply) -> web.StreamResponse:
-    if reply.stream is not None:
-        streaming = web.StreamResponse(status=reply.status, headers=_headers(reply.headers))
-        await streaming.prepare(request)
-        await reply.stream(streaming.write)
-        await streaming.write_eof()
-        return streaming
-    size = sum(_size(piece) for piece in reply.body)
-    if size <= JOIN_BELOW_BYTES:
-        body = bytes(reply.body[0]) if len(reply.body) == 1 else b"".join(reply.body)
-        return web.Response(status=reply.status, headers=_headers(reply.headers), body=body)
-    response = _Unbuffered(status=reply.status, headers=_headers(reply.headers))
-    response.content_length = size
-    await response.prepare(request)
-    for piece in _coalesced(reply.body):
-        await response.write(piece)
-    await response.write_eof()
-    return response
-
-
-def _coalesced(pieces: Sequence[Buffer]) -> list[Buffer]:
-    """Join neighbours that are small; leave large pieces as they lie."""
-    joined: list[Buffer] = []
-    small: list[Buffer] = []
-    small_bytes = 0
-    for piece in pieces:
-        size = _size(piece)
-        if size > JOIN_BELOW_BYTES or small_bytes + size > JOIN_BELOW_BYTES:
-            if small:
-                joined.append(b"".join(small))
-                small, small_bytes = [], 0
-            if size > JOIN_BELOW_BYTES:
-                joined.append(piece)
-                continue
-        small.append(piece)
-        small_bytes += size
-    if small:
-        joined.append(b"".join(small))
-    return joined
-
-
-def _size(piece: Buffer) -> int:
-    return piece.nbytes if isinstance(piece, memoryview) else len(piece)
+    if reply.stream is None:
+        return web.Response(status=reply.status, headers=_headers(reply.headers), body=b"".join(reply.body))
+    streaming = web.StreamResponse(status=reply.status, headers=_headers(reply.headers))
+    await streaming.prepare(request)
+    await reply.stream(streaming.write)
+    await streaming.write_eof()
+    return streaming
 
 
 def _headers(headers: Mapping[str, str]) -> dict[str, str]:
     return {"Server": "kafkalite", **headers}
-
-
-def _peer(request: web.BaseRequest) -> str:
-    transport = request.transport
-    name = transport.get_extra_info("peername") if transport is not None else None
-    return f"{name[0]}:{name[1]}" if name else ""
 
 
 def _refusal(
@@ -293,11 +244,10 @@ def _refusal(
 
     What else the client sent on it cannot be told from the rest of what was refused.
     """
-    body = {"error_code": int(code), "error": code.name, "field": None, "message": message}
     headers = {"Content-Type": "application/json"}
     correlation_id = request.headers.get("X-Correlation-Id") if request is not None else None
     if correlation_id is not None:
         headers["X-Correlation-Id"] = correlation_id
-    response = web.Response(status=status, headers=_headers(headers), body=json.dumps(body).encode())
+    response = web.Response(status=status, headers=_headers(headers), body=refusal_body(message, code))
     response.force_close()
     return response

@@ -18,7 +18,7 @@ from kafkalite.edge import SystemClock, ThreadOffload, system_random
 from kafkalite.log.files import DiskFiles
 from kafkalite.server.broker import AllLogDirsFailed, Edges, StartFailed, leaves, run_broker
 from kafkalite.server.config import BrokerConfig
-from kafkalite.server.http import AiohttpNetwork
+from kafkalite.server.http import HttpNetwork
 from kafkalite.server.malloc import tune_process
 from kafkalite.server.membership import Replaced
 from kafkalite.transport.http import HttpTransport
@@ -87,7 +87,7 @@ def _edges(config: BrokerConfig) -> Edges:
         offload=ThreadOffload(),
         chance=system_random(),
         transport=HttpTransport(),
-        network=AiohttpNetwork(
+        network=HttpNetwork(
             idle_ms=config.connections_max_idle_ms, backlog=config.socket_listen_backlog_size
         ),
         files=DiskFiles(),

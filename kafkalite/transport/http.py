@@ -15,16 +15,18 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import re
 import socket
 import ssl
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Final, cast
+from typing import Final, NamedTuple, cast
 
 import httptools
 
 from kafkalite.common import Address
 from kafkalite.edge import Buffer, ConnectionFailed, HttpReply
+from kafkalite.transport.framing import MAX_KNOWN_HEADS, SCRATCH_BYTES, Framed, Heads, plain_fields
 
 CONNECT_TIMEOUT_MS: Final = 10_000
 """Kafka's `socket.connection.setup.timeout.ms`."""
@@ -47,6 +49,8 @@ class HttpTransport:
         self._waiting: dict[asyncio.Timeout, None] = {}
         """The time limits of requests that are not sent yet."""
         self._is_closed = False
+        self._heads = Heads(_read_head)
+        self._scratch = bytearray(SCRATCH_BYTES)
 
     async def ask(
         self,
@@ -63,11 +67,28 @@ class HttpTransport:
 
         Raises ValueError for a line break in the target or a header.
         """
-        head = _head(address, method, target, headers, body)
         line = self._lanes.get((address, lane))
         if line is None:
-            line = self._lanes[address, lane] = _Lane()
-        connection: _Connection | None = None
+            line = self._lanes[address, lane] = _Lane(address)
+        head = line.head(method, target, headers, body)
+        connection = line.connection
+        if connection is not None and connection.is_writable and not line.waiting:
+            answer = connection.send(head, body, timeout_ms=timeout_ms)
+        else:
+            connection, answer = await self._wait_and_send(address, line, head, body, timeout_ms)
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            connection.give_up(answer)
+            raise
+
+    async def _wait_and_send(
+        self, address: Address, line: _Lane, head: bytes, body: Sequence[Buffer], timeout_ms: int
+    ) -> tuple[_Connection, asyncio.Future[HttpReply]]:
+        """Send once what came before has been sent and the lane has a connection that takes more."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        line.waiting += 1
         try:
             async with asyncio.timeout(timeout_ms / 1000) as limit:
                 self._waiting[limit] = None
@@ -75,25 +96,19 @@ class HttpTransport:
                     # The lock hands over in the order of arrival: so do requests leave.
                     async with line.lock:
                         connection = await self._writable(address, line)
-                        answer = connection.send(head, body)
+                        waited_s = loop.time() - began
+                        return connection, connection.send(
+                            head, body, timeout_ms=timeout_ms, waited_s=waited_s
+                        )
                 finally:
                     del self._waiting[limit]
-                try:
-                    return await answer
-                except asyncio.CancelledError:
-                    if limit.expired():
-                        reason = f"timed out after {timeout_ms} ms"
-                    else:
-                        reason = "the request was given up"
-                    connection.give_up(answer, reason)
-                    raise
         except TimeoutError:
             if self._is_closed:
                 raise _closed(address) from None
-            reason = f"timed out after {timeout_ms} ms"
-            if connection is None:
-                raise ConnectionFailed(address, f"{reason} before it was sent", sent=False) from None
-            raise ConnectionFailed(address, reason) from None
+            reason = f"timed out after {timeout_ms} ms before it was sent"
+            raise ConnectionFailed(address, reason, sent=False) from None
+        finally:
+            line.waiting -= 1
 
     async def _writable(self, address: Address, line: _Lane) -> _Connection:
         """Return the lane's connection, open and ready for more to be written."""
@@ -103,17 +118,20 @@ class HttpTransport:
             connection = line.connection
             if connection is None or connection.is_closed:
                 connection = line.connection = await self._connect(address)
-            elif connection.is_paused:
-                await connection.resumed()
-            else:
+            elif connection.is_writable:
                 return connection
+            else:
+                await connection.resumed()
 
     async def _connect(self, address: Address) -> _Connection:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._connect_timeout_ms / 1000):
                 _, connection = await loop.create_connection(
-                    lambda: _Connection(address, loop), address.host, address.port, ssl=self._tls
+                    lambda: _Connection(address, loop, self._heads, self._scratch),
+                    address.host,
+                    address.port,
+                    ssl=self._tls,
                 )
         except TimeoutError:
             reason = f"no connection within {self._connect_timeout_ms} ms"
@@ -142,36 +160,105 @@ def _closed(address: Address) -> ConnectionFailed:
 class _Lane:
     """One purpose at one address: at most one connection at a time."""
 
-    __slots__ = ("connection", "lock")
+    __slots__ = ("_address", "_heads", "connection", "lock", "waiting")
 
-    def __init__(self) -> None:
+    def __init__(self, address: Address) -> None:
         self.connection: _Connection | None = None
         self.lock = asyncio.Lock()
-        """Held from choosing the connection to writing on it."""
+        """Held from choosing the connection to writing on it, where that takes waiting."""
+        self.waiting = 0
+        """Requests that hold the lock or wait for it: nobody may overtake them."""
+        self._address = address
+        self._heads: dict[tuple[str, str, tuple[tuple[str, str], ...]], bytes] = {}
+
+    def head(self, method: str, target: str, headers: Mapping[str, str], body: Sequence[Buffer]) -> bytes:
+        """Write the request up to the body. Raises ValueError for a line break in it."""
+        fields = tuple(headers.items())
+        correlation = b""
+        if fields and fields[-1][0] == "X-Correlation-Id" and fields[-1][1].isalnum():
+            correlation = b"X-Correlation-Id: %b\r\n" % fields[-1][1].encode()
+            fields = fields[:-1]
+        key = (method, target, fields)
+        known = self._heads.get(key)
+        if known is None:
+            if len(self._heads) >= MAX_KNOWN_HEADS:
+                self._heads.clear()
+            known = self._heads[key] = self._write_head(method, target, fields)
+        # The correlation id comes last: that is where it is expected (`framing.Heads`).
+        return b"%bContent-Length: %d\r\n%b\r\n" % (known, sum(map(len, body)), correlation)
+
+    def _write_head(self, method: str, target: str, fields: Sequence[tuple[str, str]]) -> bytes:
+        lines = [f"{method} {target} HTTP/1.1", f"Host: {self._address}"]
+        lines += [f"{name}: {value}" for name, value in fields]
+        for line in lines:
+            if "\r" in line or "\n" in line:
+                raise ValueError(f"a line break in {line!r}")
+        return ("\r\n".join(lines) + "\r\n").encode()
 
 
-class _Connection(asyncio.Protocol):
+class _Meaning(NamedTuple):
+    """What an answer's head means."""
+
+    status: int
+    headers: Mapping[str, str]
+
+
+_STATUS_LINE: Final = re.compile(rb"HTTP/1\.1 ([2-5][0-9]{2}) [ -~]*")
+_WITHOUT_BODY: Final = frozenset({204, 304})
+
+
+def _read_head(head: bytes) -> _Meaning | None:
+    line, _, fields = head.partition(b"\r\n")
+    match = _STATUS_LINE.fullmatch(line)
+    headers = plain_fields(fields)
+    if match is None or headers is None or "transfer-encoding" in headers or "upgrade" in headers:
+        return None
+    status = int(match[1])
+    if status in _WITHOUT_BODY or headers.get("connection", "keep-alive").lower() != "keep-alive":
+        return None
+    del headers["content-length"]  # The one thing that heads of these bytes do not share.
+    return _Meaning(status, headers)
+
+
+class _Due(NamedTuple):
+    """An answer that is due."""
+
+    answer: asyncio.Future[HttpReply]
+    deadline: float
+    """On the loop's clock."""
+    timeout_ms: int
+
+
+class _Connection(Framed):
     """One connection: writes requests, reads answers, matches them by order."""
 
-    def __init__(self, address: Address, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, address: Address, loop: asyncio.AbstractEventLoop, heads: Heads[_Meaning], scratch: bytearray
+    ) -> None:
+        super().__init__(scratch, b"HTTP/1.1 ")
         self._address = address
         self._loop = loop
-        self._in_flight: deque[asyncio.Future[HttpReply]] = deque()
-        """Whose answers are due, the next one first."""
-        self._parser = httptools.HttpResponseParser(self)
-        self._headers: dict[str, str] = {}
-        self._body: list[bytes] = []
-        self._is_mid_answer = False
+        self._in_flight: deque[_Due] = deque()
+        """The next one first."""
+        self._heads = heads
+        self._meaning: _Meaning
+        """Of the head that came last, as the next."""
+        self._correlation_id: str | None = None
+        self._parser: _Parser | None = None
+        """Set once an answer came that is not plain."""
         self._resumed: asyncio.Future[None] | None = None
         """Set while the socket's write buffer is full."""
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_due = 0.0
         self.is_closed = False
         """Nothing may be sent on it any more."""
         self.lost: asyncio.Future[None] = loop.create_future()
         """Done when the socket is gone."""
 
     @property
-    def is_paused(self) -> bool:
-        return self._resumed is not None
+    def is_writable(self) -> bool:
+        """Whether a request may be sent right now."""
+        return not self.is_closed and self._resumed is None
 
     async def resumed(self) -> None:
         """Wait until more may be written, or the connection is closed."""
@@ -179,31 +266,65 @@ class _Connection(asyncio.Protocol):
             # Shielded: that one waiter is cancelled must not wake another too early.
             await asyncio.shield(self._resumed)
 
-    def send(self, head: bytes, body: Sequence[Buffer]) -> asyncio.Future[HttpReply]:
-        """Write a request; the future gets its answer or ConnectionFailed."""
+    def send(
+        self, head: bytes, body: Sequence[Buffer], *, timeout_ms: int, waited_s: float = 0.0
+    ) -> asyncio.Future[HttpReply]:
+        """Write a request; the future gets its answer or ConnectionFailed.
+
+        ``waited_s`` of its ``timeout_ms`` have passed.
+        """
         answer: asyncio.Future[HttpReply] = self._loop.create_future()
-        self._in_flight.append(answer)
+        deadline = self._loop.time() + timeout_ms / 1000 - waited_s
+        self._in_flight.append(_Due(answer, deadline, timeout_ms))
+        if self._timer is None or deadline < self._timer_due:
+            self._ring_at(deadline)
         if body:
             self._transport.writelines((head, *body))
         else:
             self._transport.write(head)
         return answer
 
-    def give_up(self, answer: asyncio.Future[HttpReply], reason: str) -> None:
+    def give_up(self, answer: asyncio.Future[HttpReply]) -> None:
         """Close the connection if ``answer`` is still due: those behind it would wait for it."""
-        if answer in self._in_flight:
-            self.fail(f"an earlier request on this connection: {reason}")
+        if any(due.answer is answer for due in self._in_flight):
+            self.fail("an earlier request on this connection: the request was given up")
 
     def fail(self, reason: str) -> None:
         """Close the connection at once and fail all that is in flight."""
         self.is_closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         self._transport.abort()
         while self._in_flight:
-            answer = self._in_flight.popleft()
-            if not answer.done():
-                answer.set_exception(ConnectionFailed(self._address, reason))
-                answer.exception()  # Its asker may be cancelled in this very step and never look.
+            self._fail(self._in_flight.popleft().answer, reason)
         self.resume_writing()
+
+    def _fail(self, answer: asyncio.Future[HttpReply], reason: str) -> None:
+        if not answer.done():
+            answer.set_exception(ConnectionFailed(self._address, reason))
+            answer.exception()  # Its asker may be cancelled in this very step and never look.
+
+    # One timer for all that is in flight: it rings no later than the first of their deadlines, and
+    # an answer that comes in time does not touch it.
+
+    def _ring_at(self, due: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_due = due
+        self._timer = self._loop.call_at(due, self._look_at_deadlines)
+
+    def _look_at_deadlines(self) -> None:
+        self._timer = None
+        if not self._in_flight:
+            return
+        first = min(self._in_flight, key=lambda due: due.deadline)
+        if self._loop.time() < first.deadline:
+            self._ring_at(first.deadline)
+            return
+        reason = f"timed out after {first.timeout_ms} ms"
+        self._fail(first.answer, reason)
+        self.fail(f"an earlier request on this connection: {reason}")
 
     # asyncio calls these.
 
@@ -213,12 +334,6 @@ class _Connection(asyncio.Protocol):
         if sock is not None:
             # A request is written whole; waiting to merge it with a next one only delays it.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-    def data_received(self, data: bytes) -> None:
-        try:
-            self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self.fail(f"the answer is not HTTP/1.1: {error}")
 
     def eof_received(self) -> bool:
         self.fail(self._cut_off("closed"))
@@ -231,7 +346,9 @@ class _Connection(asyncio.Protocol):
 
     def _cut_off(self, how: str) -> str:
         how = "the connection was closed" if how == "closed" else how
-        return f"{how} in the middle of the answer" if self._is_mid_answer else how
+        parser = self._parser
+        is_mid_answer = parser.is_mid_answer if parser is not None else self.is_mid_head or self.is_mid_body
+        return f"{how} in the middle of the answer" if is_mid_answer else how
 
     def pause_writing(self) -> None:
         if self._resumed is None:
@@ -242,10 +359,59 @@ class _Connection(asyncio.Protocol):
             self._resumed.set_result(None)
             self._resumed = None
 
+    # The framing calls these.
+
+    def head_received(self, head: bytes) -> int | None:
+        found = self._heads.read(head)
+        if found is None:
+            return None
+        self._meaning, size, self._correlation_id = found
+        return size
+
+    def body_received(self, body: memoryview) -> None:
+        status, headers = self._meaning
+        if self._correlation_id is not None:
+            headers = {**headers, "x-correlation-id": self._correlation_id}
+        self.answered(HttpReply(status, (body,) if body else (), headers))
+
+    def raw_received(self, data: bytes) -> None:
+        if self._parser is None:
+            self._parser = _Parser(self)
+        self._parser.feed(data)
+
+    def answered(self, reply: HttpReply) -> None:
+        """Hand ``reply`` to whoever it is due to."""
+        if self.is_closed:
+            return
+        if not self._in_flight:
+            self.fail("an answer came that nobody asked for")
+            return
+        answer = self._in_flight.popleft().answer
+        if not answer.done():
+            answer.set_result(reply)
+
+
+class _Parser:
+    """Reads answers of every form, for servers that are not ours."""
+
+    def __init__(self, connection: _Connection) -> None:
+        self._connection = connection
+        self._parser = httptools.HttpResponseParser(self)
+        self._headers: dict[str, str] = {}
+        self._body: list[bytes] = []
+        self.is_mid_answer = False
+
+    def feed(self, data: bytes) -> None:
+        """Read on; what is no HTTP fails the connection."""
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self._connection.fail(f"the answer is not HTTP/1.1: {error}")
+
     # The parser calls these.
 
     def on_message_begin(self) -> None:
-        self._is_mid_answer = True
+        self.is_mid_answer = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._headers[name.decode("latin-1").lower()] = value.decode("utf-8", "surrogateescape")
@@ -255,36 +421,13 @@ class _Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         status = self._parser.get_status_code()
-        headers, pieces = self._headers, self._body
-        self._headers, self._body, self._is_mid_answer = {}, [], False
-        if status < 200 or self.is_closed:
+        headers, body = self._headers, b"".join(self._body)
+        self._headers, self._body, self.is_mid_answer = {}, [], False
+        if status < 200:
             return  # An interim answer (100 Continue): the real one follows.
-        if not self._in_flight:
-            self.fail("an answer came that nobody asked for")
-            return
-        answer = self._in_flight.popleft()
-        if not answer.done():
-            # Put together once: a buffer that grows is copied again and again.
-            body = tuple(pieces) if len(pieces) < 2 else (b"".join(pieces),)
-            answer.set_result(HttpReply(status, body, headers))
+        self._connection.answered(HttpReply(status, (body,) if body else (), headers))
         if not self._parser.should_keep_alive():
-            self.fail("the server closed the connection after an earlier answer")
-
-
-def _head(
-    address: Address, method: str, target: str, headers: Mapping[str, str], body: Sequence[Buffer]
-) -> bytes:
-    """Write the request up to the body."""
-    size = 0
-    for piece in body:
-        size += piece.nbytes if isinstance(piece, memoryview) else len(piece)
-    lines = [f"{method} {target} HTTP/1.1", f"Host: {address}", f"Content-Length: {size}"]
-    for name, value in headers.items():
-        lines.append(f"{name}: {value}")
-    for line in lines:
-        if "\r" in line or "\n" in line:
-            raise ValueError(f"a line break in {line!r}")
-    return ("\r\n".join(lines) + "\r\n\r\n").encode()
+            self._connection.fail("the server closed the connection after an earlier answer")
 
 
 _REASONS: Final = {

@@ -222,6 +222,27 @@ def test_body_that_stops_halfway(client: Client, api: str) -> None:
     # The connection is gone; that the broker serves on is checked by the fixture.
 
 
+@pytest.mark.parametrize(
+    "framing",
+    [
+        "Content-Length: 4\r\nTransfer-Encoding: chunked",
+        "Content-Length: 4\r\nContent-Length: 9",
+        "Content-Length: 4\r\n\tfolded",
+        "Content-Length: +4",
+        "Content-Length : 4",
+        f"X-A: {'a' * 20_000}\r\nContent-Length: 4",
+    ],
+)
+def test_a_request_whose_end_could_be_disputed(client: Client, framing: str) -> None:
+    with socket.create_connection(("127.0.0.1", client.port), timeout=30) as connection:
+        head = f"POST /v1/metadata HTTP/1.1\r\nHost: x\r\n{framing}\r\n\r\n"
+        connection.sendall(head.encode() + b"\x80" * 4 + b"POST /v1/metadata HTTP/1.1\r\n")
+        answer = b"".join(iter(lambda: connection.recv(65_536), b""))
+    assert answer.partition(b" ")[2].startswith(b"400 "), answer[:200]
+    assert b"INVALID_REQUEST" in answer
+    assert answer.count(b"HTTP/1.") == 1, "what follows it is not served"
+
+
 def test_unknown_api(client: Client) -> None:
     status, answer = client.post("no_such_api", msgpack.packb({}))
     assert status == 404

@@ -24,6 +24,7 @@ EDGES = {
     "kafkalite/log/files.py": "implements Files",
     "kafkalite/transport/": "implements Transport",
     "kafkalite/client/blocking.py": "the clients' loop in a thread of its own, for callers without asyncio",
+    "kafkalite/server/connection.py": "implements Network's data path",
     "kafkalite/server/http.py": "implements Network",
     "kafkalite/server/malloc.py": "tunes this process's allocator",
     "kafkalite/server/process.py": "a broker as a process: signals, the host's name, exit codes",

@@ -11,14 +11,15 @@ from typing import Any
 import pytest
 
 from kafkalite.edge import Buffer, Handler, HttpReply, HttpRequest
-from kafkalite.server.http import JOIN_BELOW_BYTES, AiohttpListening, AiohttpNetwork
+from kafkalite.server.connection import JOIN_BELOW_BYTES
+from kafkalite.server.http import HttpListening, HttpNetwork
 
 LIMIT = 100_000
 
 
 @asynccontextmanager
-async def serving(handler: Handler, *, body_timeout_ms: int = 30_000) -> AsyncIterator[AiohttpListening]:
-    network = AiohttpNetwork(body_timeout_ms=body_timeout_ms)
+async def serving(handler: Handler, *, body_timeout_ms: int = 30_000) -> AsyncIterator[HttpListening]:
+    network = HttpNetwork(body_timeout_ms=body_timeout_ms)
     listening = await network.listen(
         "127.0.0.1", 0, listener="INTERNAL", handler=handler, max_body_bytes=LIMIT
     )
@@ -34,7 +35,7 @@ class Connection:
         self.writer = writer
 
     @classmethod
-    async def to(cls, listening: AiohttpListening) -> "Connection":
+    async def to(cls, listening: HttpListening) -> "Connection":
         return cls(*await asyncio.open_connection("127.0.0.1", listening.port))
 
     async def send(self, data: bytes) -> None:
@@ -256,7 +257,7 @@ async def test_closing_cancels_handlers_and_frees_the_port() -> None:
         assert cancelled.is_set()
         assert await busy.reader.read() == b""
         assert await idle.reader.read() == b""
-        again = await AiohttpNetwork().listen(
+        again = await HttpNetwork().listen(
             "127.0.0.1", listening.port, listener="A", handler=echo, max_body_bytes=LIMIT
         )
         await again.close()
@@ -265,7 +266,7 @@ async def test_closing_cancels_handlers_and_frees_the_port() -> None:
 async def test_a_port_in_use_is_an_oserror() -> None:
     async with serving(echo) as listening:
         with pytest.raises(OSError, match="in use"):
-            await AiohttpNetwork().listen(
+            await HttpNetwork().listen(
                 "127.0.0.1", listening.port, listener="A", handler=echo, max_body_bytes=LIMIT
             )
 

@@ -375,7 +375,9 @@ async def test_giving_up_what_was_answered_leaves_the_connection_alone(transport
         connection = transport._lanes[address, "test"].connection
         assert connection is not None
         # The answer arrives, and in the same step, before the task goes on, it is cancelled.
-        connection.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+        connection.get_buffer(-1)[: len(answer)] = answer
+        connection.buffer_updated(len(answer))
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
