@@ -6,6 +6,7 @@ simulation: a rule whose absence nobody notices is a rule that nobody tests.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +15,17 @@ from unittest import mock
 
 from controller import election, state_machines
 from controller.context import Registrations as ControllerRegistrations
-from kafkalite.common import UNKNOWN_BROKER_EPOCH, BrokerEpoch, LeaderAndIsr, PartitionEpoch
+from controller.reign import Reign
+from kafkalite.checker.promise import Mode
+from kafkalite.client.metadata import Metadata
+from kafkalite.common import (
+    UNKNOWN_BROKER_EPOCH,
+    BrokerEpoch,
+    BrokerId,
+    BrokerInfo,
+    LeaderAndIsr,
+    PartitionEpoch,
+)
 from kafkalite.log.log import Log
 from kafkalite.log.log_dir import LogDir, LogDirFailed
 from kafkalite.protocol.errors import ErrorCode
@@ -28,6 +39,7 @@ from kafkalite.replication.partition import FollowerState, Partition, Settled
 from kafkalite.server import isr_store
 from kafkalite.server.application import Application
 from kafkalite.server.isr_store import ZooKeeperIsrStore
+from tests.support.zookeeper_memory import MemoryClient
 from zk.client import Op, OpResult
 from zk.lease import Lease
 from zk.store import FencedStore, Store
@@ -54,19 +66,21 @@ class Bug:
     profile: Profile
     shows_at_once: bool
     """Within a seed or two; the others take more of them."""
+    minutes: float
+    """Simulated time of each seed."""
 
 
 BUGS: list[Bug] = []
 
 
 def bug(
-    name: str, faults: dict[str, float], *, at_once: bool = False, **profile: Any
+    name: str, faults: dict[str, float], *, at_once: bool = False, minutes: float = 1.5, **profile: Any
 ) -> Callable[[Plant], Plant]:
     """Register a bug with the profile that stresses it."""
 
     def register(plant: Plant) -> Plant:
         settings = {"pause_s": 4.0, "brokers": (3,), **profile}
-        BUGS.append(Bug(name, plant, Profile(f"planted: {name}", faults, **settings), at_once))
+        BUGS.append(Bug(name, plant, Profile(f"planted: {name}", faults, **settings), at_once, minutes))
         return plant
 
     return register
@@ -76,10 +90,23 @@ RESTARTS = {**PROCESSES, "quick restart": 6, "crash of all": 1}
 LOSSES = {**PROCESSES, "quick restart": 6, "power cut": 6}
 FLUSHED = {"log.flush.interval.messages": "1"}
 CUTS = {**NETWORK, "cut between brokers": 6, "isolation": 6, "crash": 2, "controller crash": 2}
+SMALL: dict[str, Any] = {
+    "partitions": 1,
+    "consumers": 1,
+    "pause_s": 2.0,
+    "modes": (Mode.IDEMPOTENT, Mode.ACKS_1),
+}
+"""For histories of several steps, one after another."""
 SESSIONS = {**ZOOKEEPER, **CUTS, "pause": 6, "pause of the controller": 4}
 
 
-@bug("skip the epoch check", SESSIONS)
+@bug(
+    "skip the epoch check",
+    {"leadership to and fro": 1},
+    minutes=3,
+    **{**SMALL, "partitions": 3},
+    overrides={"leader.imbalance.check.interval.seconds": "4"},
+)
 def _skip_epoch_check() -> contextlib.AbstractContextManager[None]:
     check = Partition.check_leader
 
@@ -122,13 +149,25 @@ def _acknowledge_early() -> contextlib.AbstractContextManager[None]:
     )
 
 
-@bug("ignore the broker epoch", LOSSES, overrides=FLUSHED)
+@bug("ignore the broker epoch", {"late orders to a former life": 1}, minutes=3, **{**SMALL, "partitions": 2})
 def _ignore_broker_epoch() -> contextlib.AbstractContextManager[None]:
     check = ReplicaManager.check_controller
-    take_fetch = Partition.follower
 
     def check_controller(self: ReplicaManager, broker_epoch: int, controller_epoch: int) -> ErrorCode:
         return check(self, UNKNOWN_BROKER_EPOCH, controller_epoch)
+
+    return _patched((ReplicaManager, "check_controller", check_controller))
+
+
+@bug(
+    "take a delayed fetch of a follower's former life",
+    {"late fetch of a former life": 1},
+    minutes=3,
+    **{**SMALL, "records_a_second": 10},
+    overrides={"log.flush.interval.messages": "30"},
+)
+def _take_former_fetch() -> contextlib.AbstractContextManager[None]:
+    take_fetch = Partition.follower
 
     def follower(
         self: Partition, broker_id: Any, *, broker_epoch: Any, current_leader_epoch: int
@@ -137,7 +176,7 @@ def _ignore_broker_epoch() -> contextlib.AbstractContextManager[None]:
             self, broker_id, broker_epoch=BrokerEpoch(2**62), current_leader_epoch=current_leader_epoch
         )
 
-    return _patched((ReplicaManager, "check_controller", check_controller), (Partition, "follower", follower))
+    return _patched((Partition, "follower", follower))
 
 
 @bug("keep serving after the session is gone", SESSIONS, at_once=True)
@@ -154,7 +193,7 @@ def _acknowledge_without_lease() -> contextlib.AbstractContextManager[None]:
     return _patched((Hosting, "may_acknowledge_alone", lambda self, replica: not replica.partition.is_frozen))
 
 
-@bug("forget the /controller_epoch check", {**RESTARTS, "controller deposed": 12, "slow zookeeper": 12})
+@bug("forget the /controller_epoch check", {"controller deposed while it writes": 1}, minutes=3, **SMALL)
 def _forget_controller_epoch() -> contextlib.AbstractContextManager[None]:
     async def write(self: FencedStore, operations: Sequence[Op]) -> list[OpResult]:
         return await Store.write(self, operations)
@@ -222,10 +261,7 @@ def _append_behind_failure() -> contextlib.AbstractContextManager[None]:
     return _patched((LogDir, "failed", failed))
 
 
-@bug(
-    "drop a pending ISR change when deposed",
-    {**SESSIONS, "contested ISR": 12, "slow zookeeper": 10, "lost reply": 10},
-)
+@bug("drop a pending ISR change when deposed", {"leader deposed behind a cut": 1}, minutes=3, **SMALL)
 def _forget_deposition() -> contextlib.AbstractContextManager[None]:
     rule = Partition._settle_by
 
@@ -241,8 +277,7 @@ def _forget_deposition() -> contextlib.AbstractContextManager[None]:
 
 
 @bug(
-    "drop a pending ISR change at a confirmation",
-    {**SESSIONS, "contested ISR": 12, "slow zookeeper": 10, "lost reply": 10},
+    "drop a pending ISR change at a confirmation", {"confirmed while the ISR changes": 1}, minutes=3, **SMALL
 )
 def _drop_at_confirmation() -> contextlib.AbstractContextManager[None]:
     rule = Partition.confirm
@@ -270,7 +305,7 @@ def _answer_without_epoch() -> contextlib.AbstractContextManager[None]:
     )
 
 
-@bug("do not count registrations", LOSSES, overrides=FLUSHED)
+@bug("do not count registrations", {"power cut while the ISR changes": 1}, minutes=3, **SMALL)
 def _do_not_count_registrations() -> contextlib.AbstractContextManager[None]:
     write_checked = Store.write_partition_state
 
@@ -281,12 +316,17 @@ def _do_not_count_registrations() -> contextlib.AbstractContextManager[None]:
     return _patched((Store, "write_partition_state", write))
 
 
-@bug("let the leader's own ISR write hide a restart", LOSSES, overrides=FLUSHED)
+@bug(
+    "let the leader's own ISR write hide a restart",
+    {"power cut while the ISR changes": 1},
+    minutes=3,
+    **SMALL,
+)
 def _hide_restart() -> contextlib.AbstractContextManager[None]:
     return _patched((isr_store, "_members", lambda change, registrations, mzxid: (None, change.isr)))
 
 
-@bug("take an old fetch response", {**CUTS, "slow links": 10})
+@bug("take an old fetch response", {"late answers of a leader": 1}, minutes=3, **SMALL, records_a_second=2)
 def _take_old_response() -> contextlib.AbstractContextManager[None]:
     def counts(self: _Fetcher, following: Following, number: int) -> bool:
         return True
@@ -295,7 +335,9 @@ def _take_old_response() -> contextlib.AbstractContextManager[None]:
 
 
 @bug(
-    "forget a producer's sequences after a roll", {**CUTS, "slow links": 6}, overrides={"log.roll.ms": "3000"}
+    "forget a producer's sequences after a roll",
+    {**CUTS, "slow links": 6},
+    overrides={"log.segment.bytes": "600"},
 )
 def _forget_sequences() -> contextlib.AbstractContextManager[None]:
     roll = Log._roll
@@ -305,3 +347,70 @@ def _forget_sequences() -> contextlib.AbstractContextManager[None]:
         self._producers.clear()
 
     return _patched((Log, "_roll", rolled))
+
+
+@bug("trust a stale metadata answer", {"zombie leader": 1}, minutes=3, **{**SMALL, "consumers": 2})
+def _trust_stale_metadata() -> contextlib.AbstractContextManager[None]:
+    update = Metadata._update_topic
+
+    def update_topic(self: Metadata, name: str, topic: Any) -> bool:
+        self._forget(name)
+        return update(self, name, topic)
+
+    return _patched((Metadata, "_update_topic", update_topic))
+
+
+@bug(
+    "call a re-registered broker new although the state names it",
+    {"quick restart": 1},
+    **{**SMALL, "partitions": 3},
+)
+def _call_it_new() -> contextlib.AbstractContextManager[None]:
+    read, started = Reign._read_brokers, Reign._brokers_started
+
+    async def read_brokers(self: Reign) -> dict[BrokerId, BrokerInfo]:
+        found = await read(self)
+        for broker, info in found.items():
+            known = self.context.brokers.get(broker)
+            if known is not None and known.epoch != info.epoch:
+                del self.context.brokers[broker]
+                self.channels.remove(broker)
+        return found
+
+    async def nothing(partitions: Any) -> None:
+        pass
+
+    async def brokers_started(self: Reign, brokers: list[BrokerId]) -> None:
+        with mock.patch.object(self._machines, "handle_restarts", nothing):
+            await started(self, brokers)
+
+    return _patched((Reign, "_read_brokers", read_brokers), (Reign, "_brokers_started", brokers_started))
+
+
+@bug(
+    "let kazoo's new session run an old session's write",
+    {"session ends in an election": 1},
+    minutes=3,
+    **SMALL,
+)
+def _run_in_new_session() -> contextlib.AbstractContextManager[None]:
+    lost = MemoryClient._lost
+    under_way: list[asyncio.Task[None]] = []
+
+    async def go_on(client: MemoryClient, writes: list[Any]) -> None:
+        next_one = await client.server.connect(client.negotiated_timeout_ms, home=client._home)
+        client._session = next_one._session
+        for request in writes:
+            next_one._send(request)
+
+    def keep(self: MemoryClient, connection: Any) -> None:
+        assert self._session is not None
+        is_over = not self._session.alive
+        writes = [request for request in self._in_flight if request.is_write]
+        lost(self, connection)
+        if is_over and writes and self._home is not None:
+            under_way.append(
+                asyncio.get_running_loop().create_task(go_on(self, writes), context=self._home())
+            )
+
+    return _patched((MemoryClient, "_lost", keep))

@@ -21,7 +21,7 @@ from .cluster import Cluster, eventually
 from .groups import COORDINATORS, CoordinatorInvariants, GroupNemesis, GroupWorkload
 from .invariants import InvariantBroken, Invariants, compare_logs
 from .loop import START_MS, VirtualLoop, simulate
-from .nemesis import Nemesis
+from .stress import Stress
 from .workload import ProducerSpec, Workload
 
 LIVENESS_S: Final = 60
@@ -224,7 +224,7 @@ class _World:
             workload.start_producer(ProducerSpec(mode, self.profile.records_a_second))
         for _ in range(self.profile.consumers):
             workload.start_consumer()
-        nemesis = (GroupNemesis if self.profile.groups else Nemesis)(
+        nemesis = (GroupNemesis if self.profile.groups else Stress)(
             cluster,
             self.profile.faults,
             pause_s=self.profile.pause_s,
