@@ -38,7 +38,7 @@ from kafkalite.torture.witness import Witness
 
 from .cluster import Cluster, Node, eventually
 from .loop import Process, VirtualClock
-from .nemesis import Nemesis
+from .stress import Stress
 
 OVERRIDES: Final[Mapping[str, str]] = {
     "offsets.topic.num.partitions": "3",
@@ -441,7 +441,7 @@ async def _started(consumer: Consumer) -> None:
             await asyncio.sleep(0.5)
 
 
-class GroupNemesis(Nemesis):
+class GroupNemesis(Stress):
     """Also goes for coordinators, in the phase of a rebalance that chance has it."""
 
     workload: GroupWorkload
