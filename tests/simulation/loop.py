@@ -143,13 +143,6 @@ class _Step(asyncio.TimerHandle):
     def when(self) -> float:
         return self.when_due
 
-    def is_ready(self) -> None:
-        """No timer any more: its cancellation concerns nobody."""
-        self._loop = None
-
-    def run(self) -> None:
-        self._context.run(self._callback, *self._args)
-
 
 def _nothing() -> None:
     """What a cancelled step would do."""
@@ -262,7 +255,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
             if step._cancelled:
                 self._cancelled_count -= 1
             else:
-                step.is_ready()
+                step._loop = None  # No timer any more: its cancellation concerns nobody.
                 ready.append(step)
         for _ in range(len(ready)):
             step = ready.popleft()
@@ -277,7 +270,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
                     continue
             self.steps += 1
             try:
-                step.run()
+                step._context.run(step._callback, *step._args)
             except (SystemExit, KeyboardInterrupt):
                 raise
             except BaseException as error:

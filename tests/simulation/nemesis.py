@@ -116,6 +116,8 @@ class Nemesis:
     async def heal(self) -> None:
         """Undo everything: links, sessions, disks; brokers that stand still or are down go on."""
         self._held.clear()
+        self._pace.is_lull = False
+        self._pace.stir()
         self._cluster.network.heal()
         self._cluster.zookeeper.start()
         for node in self._cluster.nodes.values():

@@ -10,11 +10,11 @@ import asyncio
 import random
 from typing import Final
 
-DENSE_S: Final = 1.5
+DENSE_S: Final = 1.0
 """So long after a fault begins, or ends, the traffic is dense."""
 AT_ONCE_S: Final = 0.03
 """So close to each other, now and then, are the beginning of a fault and a record."""
-THIN: Final = 0.2
+THIN: Final = 0.1
 """Part of a producer's rate that it keeps between dense moments."""
 LULL: Final = 0.02
 """Part that it keeps in a lull."""

@@ -14,8 +14,9 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Final
 
 from kafkalite.checker.history import to_lines
 from kafkalite.journal import Event
@@ -51,13 +52,17 @@ STATES: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A report, as far as it crosses from one process to another."""
+    """A report, as far as it crosses from one process to another, or into a file of results."""
 
     seed: int
     profile: str
+    minutes: float
     failure: str | None
     tail: list[str]
+    """The last events of a failure."""
+    brokers: int
     simulated_s: float
+    cpu_s: float
     steps: int
     faults: Counter[str]
     states: Counter[str]
@@ -65,6 +70,21 @@ class Outcome:
     acknowledged: int
     read: int
     allowed: Counter[str]
+    """Anomalies that the promise allows."""
+
+    @property
+    def work(self) -> tuple[int, str, float]:
+        return self.seed, self.profile, self.minutes
+
+    def to_json(self) -> str:
+        return json.dumps({one.name: getattr(self, one.name) for one in fields(self)})
+
+    @classmethod
+    def from_json(cls, line: str) -> Outcome:
+        found: dict[str, Any] = json.loads(line)
+        for name in ("faults", "states", "allowed"):
+            found[name] = Counter(found[name])
+        return cls(**found)
 
 
 def states_reached(report: Report) -> Counter[str]:
@@ -89,14 +109,18 @@ def _special(event: Event) -> Iterator[str]:
 def simulate_seed(work: tuple[int, str, float]) -> Outcome:
     """Run one seed; what comes back is small."""
     seed, profile, minutes = work
+    began = time.process_time()
     report = run_world(seed, profile, minutes=minutes)
     verdict = report.verdict
     return Outcome(
         seed=seed,
         profile=profile,
+        minutes=minutes,
         failure=report.failure,
-        tail=report.tail,
+        tail=report.tail if report.failure is not None else [],
+        brokers=report.brokers,
         simulated_s=report.simulated_s,
+        cpu_s=time.process_time() - began,
         steps=report.steps,
         faults=report.faults,
         states=states_reached(report),
@@ -109,6 +133,85 @@ def simulate_seed(work: tuple[int, str, float]) -> Outcome:
     )
 
 
+@dataclass(slots=True)
+class Summary:
+    """What all seeds together came to."""
+
+    seeds: int = 0
+    simulated_s: float = 0.0
+    cpu_s: float = 0.0
+    totals: Counter[str] = field(default_factory=Counter)
+    faults: Counter[str] = field(default_factory=Counter)
+    states: Counter[str] = field(default_factory=Counter)
+    allowed: Counter[str] = field(default_factory=Counter)
+    profiles: Counter[str] = field(default_factory=Counter)
+    brokers: Counter[int] = field(default_factory=Counter)
+    """Seeds by the number of brokers in their cluster."""
+    fewest_faults: Outcome | None = None
+    shortest: Outcome | None = None
+    failed: list[Outcome] = field(default_factory=list)
+
+    def add(self, outcome: Outcome) -> None:
+        """Count one more seed in."""
+        self.seeds += 1
+        self.simulated_s += outcome.simulated_s
+        self.cpu_s += outcome.cpu_s
+        self.totals.update(
+            steps=outcome.steps, records=outcome.records, acknowledged=outcome.acknowledged, read=outcome.read
+        )
+        self.faults += outcome.faults
+        self.states += outcome.states
+        self.allowed += outcome.allowed
+        self.profiles[outcome.profile] += 1
+        self.brokers[outcome.brokers] += 1
+        if outcome.failure is not None:
+            self.failed.append(outcome)
+            return  # It may have ended early: of the others every one must have run its course.
+        if self.fewest_faults is None or outcome.faults.total() < self.fewest_faults.faults.total():
+            self.fewest_faults = outcome
+        if self.shortest is None or outcome.simulated_s < self.shortest.simulated_s:
+            self.shortest = outcome
+
+    def print(self, *, elapsed_s: float, now_done: int) -> None:
+        """Say what was done, what happened and what was reached."""
+        print(
+            f"\n{self.seeds} seeds ({now_done} now, in {elapsed_s:.0f} s: {now_done / elapsed_s:.2f} "
+            f"seeds/s); {self.cpu_s:.0f} CPU s, {self.cpu_s / self.seeds:.1f} a seed"
+        )
+        print(
+            f"{self.simulated_s / 3600:.1f} simulated hours, {self.simulated_s / self.cpu_s:.0f} times as "
+            f"fast as life; {self.faults.total()} faults, {self.totals['records']} records, "
+            f"{self.totals['acknowledged']} acknowledged, {self.totals['read']} read, "
+            f"{self.totals['steps']} steps"
+        )
+        print("seeds by profile: " + ", ".join(f"{count} {name}" for name, count in self.profiles.items()))
+        print("seeds by brokers: " + ", ".join(f"{self.brokers[n]} of {n}" for n in sorted(self.brokers)))
+        if self.fewest_faults is not None and self.shortest is not None:
+            least, shortest = self.fewest_faults, self.shortest
+            print(
+                f"fewest faults: {least.faults.total()}, in seed {least.seed} ({least.profile}); "
+                f"shortest: {shortest.simulated_s / 60:.1f} min, seed {shortest.seed} ({shortest.profile})"
+            )
+        _print_table("faults that happened", self.faults)
+        _print_table("states reached", self.states)
+        _print_table("anomalies that the promise allows", self.allowed)
+        wanted = [*STATES]
+        if any(PROFILES[name].groups for name in self.profiles):
+            wanted += [*groups.STATES, *groups.SPECIAL]
+        never = [name for name in wanted if not self.states[name]]
+        if never:
+            print(f"\nnever reached: {', '.join(never)}")
+        for outcome in self.failed[:3]:
+            print(f"\n=== seed {outcome.seed} ({outcome.profile}) failed; its last events:")
+            print("\n".join(outcome.tail))
+            print(outcome.failure)
+        for outcome in self.failed:
+            print(
+                f"replay: scripts/simulate --seeds 1 --first-seed {outcome.seed} --profile {outcome.profile} "
+                f"--minutes {outcome.minutes:g}"
+            )
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the seeds; 0 if all of them kept every promise."""
     options = _parser().parse_args(arguments)
@@ -119,63 +222,46 @@ def main(arguments: list[str] | None = None) -> int:
         (seed, names[seed % len(names)], options.minutes)
         for seed in range(options.first_seed, options.first_seed + options.seeds)
     ]
-    started = time.monotonic()
-    total: Counter[str] = Counter()
-    faults: Counter[str] = Counter()
-    states: Counter[str] = Counter()
-    allowed: Counter[str] = Counter()
-    simulated_s = 0.0
-    failed: list[Outcome] = []
+    summary = Summary()
+    results: Path | None = options.results
+    if results is not None and results.exists():
+        former = {one.work: one for one in map(Outcome.from_json, results.read_text().splitlines())}
+        for outcome in (former[each] for each in work if each in former):
+            summary.add(outcome)
+        work = [each for each in work if each not in former]
     done = 0
-    with multiprocessing.get_context("spawn").Pool(options.processes, maxtasksperchild=20) as pool:
-        for outcome in pool.imap_unordered(simulate_seed, work):
-            done += 1
-            simulated_s += outcome.simulated_s
-            total.update(
-                steps=outcome.steps,
-                records=outcome.records,
-                acknowledged=outcome.acknowledged,
-                read=outcome.read,
-            )
-            faults += outcome.faults
-            states += outcome.states
-            allowed += outcome.allowed
-            if outcome.failure is not None:
-                failed.append(outcome)
-                print(
-                    f"seed {outcome.seed} ({outcome.profile}): {outcome.failure.splitlines()[0]}", flush=True
-                )
-                if options.fail_fast:
-                    pool.terminate()
+    started = time.monotonic()
+    with (
+        multiprocessing.get_context("spawn").Pool(options.processes, maxtasksperchild=20) as pool,
+        open(results or "/dev/null", "a", encoding="utf-8") as file,
+    ):
+        try:
+            for outcome in pool.imap_unordered(simulate_seed, work):
+                done += 1
+                file.write(outcome.to_json() + "\n")
+                file.flush()
+                summary.add(outcome)
+                _print_progress(outcome, verbose=options.verbose)
+                if outcome.failure is not None and options.fail_fast:
                     break
-            elif options.verbose:
-                print(f"seed {outcome.seed} ({outcome.profile}): kept every promise", flush=True)
-    elapsed = time.monotonic() - started
-    print(
-        f"\n{done} seeds in {elapsed:.0f} s, {done / elapsed:.2f} seeds/s; "
-        f"{simulated_s / 3600:.1f} simulated hours, {simulated_s / elapsed:.0f} times as fast as life; "
-        f"{sum(faults.values())} faults, {total['records']} records, "
-        f"{total['acknowledged']} acknowledged, {total['read']} read"
-    )
-    _print_table("faults that happened", faults)
-    _print_table("states reached", states)
-    _print_table("anomalies that the promise allows", allowed)
-    wanted = [*STATES]
-    if any(PROFILES[name].groups for name in names):
-        wanted += [*groups.STATES, *groups.SPECIAL]
-    never = [name for name in wanted if not states[name]]
-    if never:
-        print(f"\nnever reached: {', '.join(never)}")
-    for outcome in failed[:3]:
-        print(f"\n=== seed {outcome.seed} ({outcome.profile}) failed; its last events:")
-        print("\n".join(outcome.tail))
-        print(outcome.failure)
-    for outcome in failed:
+        except KeyboardInterrupt:
+            print("interrupted; what is done counts")
+        pool.terminate()
+    if summary.seeds:
+        summary.print(elapsed_s=time.monotonic() - started, now_done=done)
+    return 1 if summary.failed else 0
+
+
+def _print_progress(outcome: Outcome, *, verbose: bool) -> None:
+    name = f"seed {outcome.seed} ({outcome.profile})"
+    if outcome.failure is not None:
+        print(f"{name}: {outcome.failure.splitlines()[0]}", flush=True)
+    elif verbose:
         print(
-            f"replay: scripts/simulate --seeds 1 --first-seed {outcome.seed} --profile {outcome.profile} "
-            f"--minutes {options.minutes:g}"
+            f"{name}: kept every promise; {outcome.faults.total()} faults, {len(outcome.states)} kinds of "
+            f"states, {outcome.cpu_s:.1f} CPU s",
+            flush=True,
         )
-    return 1 if failed else 0
 
 
 def _write_history(options: argparse.Namespace) -> int:
@@ -192,6 +278,8 @@ def _write_history(options: argparse.Namespace) -> int:
 
 
 def _print_table(title: str, counts: Counter[str]) -> None:
+    if not counts:
+        return
     print(f"\n{title}:")
     for name, count in sorted(counts.items()):
         print(f"  {count:8d}  {name}")
@@ -215,6 +303,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--processes", type=int, default=2, help="seeds at a time (default: 2)")
     parser.add_argument("--fail-fast", action="store_true", help="stop at the first failure")
     parser.add_argument("--verbose", action="store_true", help="a line for each seed")
+    parser.add_argument(
+        "--results",
+        metavar="FILE",
+        type=Path,
+        help="append a line of JSON for each seed; seeds that have one are not run again, but count",
+    )
     parser.add_argument(
         "--history", metavar="PREFIX", help="run one seed and write its history and journal to PREFIX.*.jsonl"
     )

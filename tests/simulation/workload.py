@@ -89,6 +89,7 @@ class Workload:
     async def stop_writing(self) -> None:
         """Stop the producers; returns when every record's outcome is known. Raises what one raised."""
         self._stop_writing.set()
+        self.pace.stir()  # Nobody is to sleep through it.
         await asyncio.gather(*self._writers)
 
     async def stop_reading(self) -> None:
@@ -159,13 +160,16 @@ class Workload:
         while not self._stop_reading.is_set():
             await self._read_as(
                 process,
-                polls=chance.randrange(10, 200),
-                back=chance.choice([0, 20, 200]),
+                polls=chance.randrange(30, 300),
+                back=chance.choice([0, 20, 100]),
                 min_bytes=chance.choice([1, 1000]),
+                max_wait_ms=chance.choice([500, 3_000, 5_000]),
             )
 
-    async def _read_as(self, process: Process, *, polls: int, back: int, min_bytes: int) -> None:
-        consumer = self._consumer(process, min_bytes=min_bytes)
+    async def _read_as(
+        self, process: Process, *, polls: int, back: int, min_bytes: int, max_wait_ms: int
+    ) -> None:
+        consumer = self._consumer(process, min_bytes=min_bytes, max_wait_ms=max_wait_ms)
         await _started(consumer)
         try:
             self._assign(process, consumer, back=back)
@@ -175,13 +179,13 @@ class Workload:
         finally:
             await consumer.stop()
 
-    def _consumer(self, process: Process, *, min_bytes: int = 1) -> Consumer:
+    def _consumer(self, process: Process, *, min_bytes: int = 1, max_wait_ms: int = 500) -> Consumer:
         return self.cluster.consumer(
             process,
             auto_offset_reset="earliest",
             fetch_min_bytes=min_bytes,
-            fetch_max_wait_ms=2_000,
-            request_timeout_ms=3_000,
+            fetch_max_wait_ms=max_wait_ms,
+            request_timeout_ms=max_wait_ms + 2_000,
             max_partition_fetch_bytes=16_384,
             metadata_max_age_ms=30_000,
         )

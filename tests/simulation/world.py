@@ -27,6 +27,9 @@ from .workload import ProducerSpec, Workload
 LIVENESS_S: Final = 60
 """Within so many simulated seconds after healing everything works again."""
 
+HEALED: Final = "everything is healed"
+"""Noted when the faults are over, before they are undone."""
+
 PROCESSES: Final[Mapping[str, float]] = {
     "crash": 3,
     "crash in a call": 2,
@@ -82,7 +85,7 @@ class Profile:
     """Consumer groups beside the consumers that are assigned everything."""
 
 
-LULL_S: Final = 25.0
+LULL_S: Final = 45.0
 GROUP_FAULTS: Final = {name: weight / 4 for name, weight in EVERYTHING.items()}
 """Everything, but less of it than of what strikes coordinators."""
 GROUPS: Final[dict[str, Any]] = {
@@ -107,7 +110,7 @@ PROFILES: Final = {
             overrides={"log.flush.interval.messages": "1"},
             lull_s=LULL_S,
         ),
-        Profile("power-one", {"power cut, one at a time": 1}, pause_s=15, brokers=(3,)),
+        Profile("power-one", {"power cut, one at a time": 1}, pause_s=20, brokers=(3,)),
         Profile(
             "wild",
             {**EVERYTHING, "power cut": 8},
@@ -136,6 +139,7 @@ class Report:
     profile: str
     failure: str | None
     """What went wrong, in words; None for nothing."""
+    brokers: int
     verdict: Verdict | None
     simulated_s: float
     steps: int
@@ -144,6 +148,8 @@ class Report:
     """Journal events by type."""
     tail: list[str]
     """The last things that were done and that happened, for whoever looks into a failure."""
+    notes: list[tuple[float, str]]
+    """What was done to the cluster, and when."""
     journal: list[Event]
     history: list[HistoryEvent]
 
@@ -248,7 +254,7 @@ class _World:
                 breaking.result()
         breaking.cancel()
         await asyncio.wait([breaking])
-        cluster.note("everything is healed")
+        cluster.note(HEALED)
         await nemesis.heal()
         if self.groups is not None:
             self.groups.calm_down()
@@ -419,12 +425,14 @@ class _World:
             seed=self.seed,
             profile=self.profile.name,
             failure=failure,
+            brokers=len(cluster.nodes),
             verdict=self.verdict,
             simulated_s=self.loop.time(),
             steps=self.loop.steps,
             faults=cluster.counts,
             events=events,
             tail=_tail(cluster),
+            notes=cluster.notes,
             journal=cluster.events,
             history=self.workload.history if self.workload is not None else [],
         )
