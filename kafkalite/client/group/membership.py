@@ -442,7 +442,8 @@ class Membership:
         while True:
             idle = self._reader.time_without_read()
             if idle < limit:
-                await asyncio.sleep(limit - idle)
+                # Rounding may leave less than the clock can tell: that would be a loop without a pause.
+                await asyncio.sleep(max(limit - idle, 0.001))
                 continue
             if self.member.phase is not Phase.AWAY:
                 request = self.member.leave_request(
