@@ -290,7 +290,12 @@ def _drop_at_confirmation() -> contextlib.AbstractContextManager[None]:
     return _patched((Partition, "confirm", confirm))
 
 
-@bug("answer the controller before the broker epoch is known", LOSSES, overrides=FLUSHED)
+@bug(
+    "answer the controller before the broker epoch is known",
+    {"late orders to a former life": 1},
+    minutes=3,
+    **{**SMALL, "partitions": 2},
+)
 def _answer_without_epoch() -> contextlib.AbstractContextManager[None]:
     check = ReplicaManager.check_controller
 
@@ -354,8 +359,10 @@ def _trust_stale_metadata() -> contextlib.AbstractContextManager[None]:
     update = Metadata._update_topic
 
     def update_topic(self: Metadata, name: str, topic: Any) -> bool:
+        before = self.topics.get(name)
         self._forget(name)
-        return update(self, name, topic)
+        update(self, name, topic)
+        return self.topics.get(name) != before
 
     return _patched((Metadata, "_update_topic", update_topic))
 
@@ -399,8 +406,17 @@ def _run_in_new_session() -> contextlib.AbstractContextManager[None]:
 
     async def go_on(client: MemoryClient, writes: list[Any]) -> None:
         next_one = await client.server.connect(client.negotiated_timeout_ms, home=client._home)
-        client._session = next_one._session
         for request in writes:
+            apply = request.apply
+
+            def in_next_session(apply: Callable[[], object] = apply) -> object:
+                client._session, over = next_one._session, client._session
+                try:
+                    return apply()
+                finally:
+                    client._session = over
+
+            request.apply = in_next_session
             next_one._send(request)
 
     def keep(self: MemoryClient, connection: Any) -> None:

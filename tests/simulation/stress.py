@@ -375,23 +375,25 @@ class Stress(Nemesis):
             self._start(first)
 
     async def zombie_leader(self) -> None:
-        """A leader is cut from ZooKeeper and the other brokers; clients reach it, and it tells them what it
-        believes. Then its successor restarts, so that they ask around."""
+        """A leader is cut from everybody and goes on as if it led. Later the clients reach it again, and
+        nobody else for a moment: it tells them what it believes."""
         cast = self._cast()
         if cast is None:
             return
         zombie = cast.leader
         async with self._history("zombie leader"):
             self._break([link for node in (cast.one, cast.other) for link in _both_ways(zombie, node)])
+            away = [(client, zombie.name) for client in self._clients()]
+            self._break(away)
             zombie.cut_from_zookeeper()
             if not await self._until(lambda: self._state(cast.partition).leader != zombie.broker_id, 12):
                 return
-            await self._sleep(1, 4)
-            for _ in range(2):
-                successor = self._cluster.nodes.get(self._state(cast.partition).leader)
-                if successor is not None:
-                    await self._quick_restart(successor)
-                await self._sleep(2, 5)
+            await self._sleep(4, 8)
+            self._break(
+                [(client, node.name) for client in self._clients() for node in (cast.one, cast.other)]
+            )
+            self._mend(away)
+            await self._sleep(6, 10)
 
     async def session_ends_in_an_election(self) -> None:
         """An operator deletes /controller; the broker that is nearest to ZooKeeper loses its session while it
@@ -404,7 +406,7 @@ class Stress(Nemesis):
             round_trip = self._chance.uniform(0.4, 0.8)
             self._lag([cast.one], round_trip / 2)
             await self.depose_controller()
-            await self._sleep(3 * round_trip, 7 * round_trip)
+            await self._sleep(5 * round_trip, 6.5 * round_trip)
             self._end_session(cast.one)
             await self._sleep(8, 12)
 

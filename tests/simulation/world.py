@@ -15,6 +15,8 @@ from kafkalite.checker.history import HistoryEvent, Lost
 from kafkalite.checker.promise import Faults, Mode
 from kafkalite.client import TopicPartition
 from kafkalite.journal import Event
+from zk import paths
+from zk.codecs import decode_controller
 
 from . import groups
 from .cluster import Cluster, eventually
@@ -265,16 +267,26 @@ class _World:
         supervising.cancel()
 
     def is_whole(self) -> bool:
-        """Whether every broker is up and every partition is led, with all replicas in sync."""
+        """Whether every broker is up, one rules, and every partition is led, with all replicas in sync."""
         for node in self.cluster.nodes.values():
             if not node.is_up or node.is_paused or not node.knows_the_cluster:
                 return False
-        return all(self._is_whole(partition) for partition in (*self.partitions, *self.internal))
+        return self._is_ruled() and all(
+            self._is_whole(partition) for partition in (*self.partitions, *self.internal)
+        )
 
     def _clients(self) -> list[str]:
         assert self.workload is not None
         members = self.groups.processes if self.groups is not None else ()
         return [*(process.name for process in self.workload.processes), *members]
+
+    def _is_ruled(self) -> bool:
+        """Whether the broker that /controller names knows that it is meant."""
+        found = self.cluster.zookeeper.peek(paths.CONTROLLER)
+        if found is None:
+            return False
+        named = self.cluster.nodes[decode_controller(found[0]).broker_id].broker
+        return named is not None and named.controller.is_active
 
     def _is_whole(self, partition: TopicPartition) -> bool:
         state = self.invariants.state(partition)
@@ -398,7 +410,8 @@ class _World:
         return checker.verdict()
 
     def _what_is_missing(self) -> str:
-        missing = [
+        missing = [] if self._is_ruled() else ["nobody rules"]
+        missing += [
             f"{node.name} is {'up' if node.is_up else 'down'}, knows_the_cluster={node.knows_the_cluster}, "
             f"membership={node.broker.membership.state if node.broker is not None else None}"
             for node in self.cluster.nodes.values()
