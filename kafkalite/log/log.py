@@ -37,6 +37,7 @@ from kafkalite.log.epochs import LEADER_EPOCH_CHECKPOINT, LeaderEpochCache
 from kafkalite.log.files import Files
 from kafkalite.log.index import RELATIVE_OFFSET_MAX, TimestampOffset
 from kafkalite.log.log_dir import LogDir
+from kafkalite.log.newest import KeptOfLog, NewestBatches, held_bytes
 from kafkalite.log.partition_metadata import PARTITION_METADATA, encode_partition_metadata
 from kafkalite.log.producer_state import BatchMetadata, ProducerStates
 from kafkalite.log.recovery import LoadedLog, LoadReport, load_producer_states
@@ -63,10 +64,14 @@ from kafkalite.protocol.record_batch import (
     batches,
     check_crc,
     patch_header,
+    patch_in_place,
     stamp_log_append_time,
     validate_batch,
 )
 
+_WORTH_HOLDING: Final = 4
+"""A batch that is kept holds the buffer that it came in. Where that is more than so many times as
+large, a copy is kept."""
 MAX_TIMESTAMP: Final = -3
 """Asks :meth:`Log.offset_for_timestamp` for the record with the largest timestamp."""
 
@@ -175,11 +180,12 @@ class Log:
         clock: Clock,
         offload: Offload,
         chance: random.Random,
+        newest: NewestBatches,
         high_watermark: int = 0,
         on_roll: Callable[[Log], None] = lambda log: None,
         before_truncation: Callable[[Log, int], None] = lambda log, offset: None,
     ) -> None:
-        """Take over what was loaded.
+        """Take over what was loaded. ``newest`` bounds what all logs keep in memory.
 
         ``on_roll`` is called after a new segment was begun (the old one wants a flush);
         ``before_truncation(log, offset)`` must make a recovery point and a log start of at most
@@ -210,6 +216,7 @@ class Log:
         self._unsynced_paths: dict[str, None] = dict.fromkeys(loaded.unsynced_paths)
         self._unsynced_dirs: dict[str, None] = dict.fromkeys(loaded.unsynced_dirs)
         self._truncations = 0
+        self._newest = KeptOfLog(newest)
         self._last_flush_ms = clock.wall_ms()
         self._is_closed = False
         self._active.activate()
@@ -307,8 +314,13 @@ class Log:
 
     # --- Appending ----------------------------------------------------------------------------
 
-    def append_as_leader(self, records: Buffer, *, leader_epoch: LeaderEpoch, now_ms: int) -> AppendInfo:
+    def append_as_leader(
+        self, records: Buffer, *, leader_epoch: LeaderEpoch, now_ms: int, keep: bool = False
+    ) -> AppendInfo:
         """Validate and append one batch from a client; it gets the offsets from the log end on.
+
+        With ``keep`` the batch stays in memory for a while, for followers who are about to ask for
+        it: ``records`` then belongs to the log, which changes it in place where it can be written.
 
         A batch that repeats one of its producer's last five returns that one's offsets. Raises the
         BrokerErrors of :func:`validate_batch`, RecordListTooLargeError (larger than a segment),
@@ -345,9 +357,20 @@ class Log:
             head = stamp_log_append_time(records, now_ms)
             log_append_time_ms = now_ms
         first_offset = self._log_end_offset
-        patched = patch_header(head, base_offset=first_offset, leader_epoch=leader_epoch)
-        placed = BatchHeader.parse(patched)
-        self._append((patched, memoryview(records)[HEADER_SIZE:]), (placed,), now_ms)
+        view = memoryview(records)
+        buffers: tuple[Buffer, ...]
+        if keep and head is records and not view.readonly and held_bytes(view) <= _WORTH_HOLDING * len(view):
+            patch_in_place(view, base_offset=first_offset, leader_epoch=leader_epoch)
+            buffers = (view,)
+        else:
+            patched = patch_header(head, base_offset=first_offset, leader_epoch=leader_epoch)
+            buffers = (patched, view[HEADER_SIZE:])
+            if keep:
+                buffers = (b"".join(buffers),)
+        placed = BatchHeader.parse(buffers[0])
+        self._append(buffers, (placed,), now_ms)
+        if keep:
+            self._newest.keep(first_offset, placed.next_offset, buffers[0])
         return AppendInfo(
             first_offset=first_offset,
             last_offset=placed.last_offset,
@@ -554,6 +577,14 @@ class Log:
         where ``min_one_message``) and of one segment. Raises OffsetOutOfRangeError below the log
         start or beyond the log end, CorruptMessageError where no batch is found in its place.
         """
+        self._check_readable(offset)
+        bound = self._log_end_offset if upper_bound is None else min(upper_bound, self._log_end_offset)
+        kept = self._newest.read(
+            offset, max_bytes=max_bytes, upper_bound=bound, min_one_message=min_one_message
+        )
+        if kept is not None:
+            records, next_offset = kept
+            return Read(records, offset, next_offset)
         plan = self._plan_read(offset, upper_bound)
         if isinstance(plan, Read):
             return plan
@@ -595,13 +626,16 @@ class Log:
                 return Read(*found)
             # What was read may have been cut off, and other records written in its place.
 
-    def _plan_read(self, offset: int, upper_bound: int | None) -> Read | _ReadPlan:
+    def _check_readable(self, offset: int) -> None:
         self._check_usable()
         if not self._log_start_offset <= offset <= self._log_end_offset:
             raise OffsetOutOfRangeError(
                 f"{self.topic_partition}: offset {offset} is outside of "
                 f"[{self._log_start_offset}, {self._log_end_offset}]"
             )
+
+    def _plan_read(self, offset: int, upper_bound: int | None) -> Read | _ReadPlan:
+        self._check_readable(offset)
         bound = self._log_end_offset if upper_bound is None else min(upper_bound, self._log_end_offset)
         if offset >= bound:
             return Read(b"", offset, offset)
@@ -708,6 +742,7 @@ class Log:
 
     def _truncate_to(self, offset: int) -> None:
         self._truncations += 1
+        self._newest.clear()
         if offset < max(self._recovery_point, self._log_start_offset):
             # After a crash nothing below the recovery point is checked: it must not promise, on
             # disk, what is about to be overwritten.
@@ -742,6 +777,7 @@ class Log:
         self._check_usable()
         try:
             self._truncations += 1
+            self._newest.clear()
             first = min(offset, self._segments[0].base_offset)
             if first < self._recovery_point or offset < self._log_start_offset:
                 self._before_truncation(self, first)
@@ -996,6 +1032,7 @@ class Log:
         """Close the files as they are; every later use raises KafkaStorageError."""
         if not self._is_closed:
             self._is_closed = True
+            self._newest.clear()
             for segment in self._segments:
                 segment.close()
 

@@ -35,9 +35,12 @@ from kafkalite.log.config import LONG_MAX, LogConfig
 from kafkalite.log.files import DirLock, DirLocked, Files
 from kafkalite.log.log import Log
 from kafkalite.log.log_dir import LogDir
+from kafkalite.log.newest import NewestBatches
 from kafkalite.log.recovery import LoadedLog, load_log
 from kafkalite.protocol.errors import KafkaStorageError
 
+NEWEST_BATCHES_BYTES: Final = 16 << 20
+"""What all logs together keep of what was just appended."""
 CLEAN_SHUTDOWN: Final = ".kafka_cleanshutdown"
 _DELETE_SUFFIX: Final = "-delete"
 _LOG_NAME: Final = re.compile(r"(?P<topic>[a-zA-Z0-9._-]+)-(?P<partition>[0-9]+)")
@@ -110,6 +113,7 @@ class LogManager:
         self._wake_remover = asyncio.Event()
         self._generation: dict[str, int] = {directory.path: 0 for directory in self._dirs}
         self._was_closed = False
+        self._newest = NewestBatches(NEWEST_BATCHES_BYTES)
 
     # --- What there is ------------------------------------------------------------------------
 
@@ -281,6 +285,7 @@ class LogManager:
             clock=self._clock,
             offload=self._offload,
             chance=self._chance,
+            newest=self._newest,
             high_watermark=high_watermark,
             on_roll=self._rolled,
             before_truncation=self._lower_checkpoints,

@@ -304,6 +304,12 @@ def patch_header(header: Buffer, *, base_offset: int, leader_epoch: int) -> byte
     )
 
 
+def patch_in_place(batch: memoryview, *, base_offset: int, leader_epoch: int) -> None:
+    """Like :func:`patch_header`, writing into ``batch`` itself."""
+    _OFFSET.pack_into(batch, 0, base_offset)
+    _LENGTH.pack_into(batch, _EPOCH_AT, leader_epoch)
+
+
 def stamp_log_append_time(batch: Buffer, now_ms: int) -> bytes:
     """Return a header for ``batch`` that gives all its records the timestamp ``now_ms``.
 

@@ -139,7 +139,7 @@ class Appends:
         if replica.partition.leader_epoch != leader_epoch:
             raise NotLeaderOrFollowerError(f"{topic_partition}: leader epoch {leader_epoch} is over")
         try:
-            self._append_to(replica, appended, records, ACKS_ALL)
+            self._append_to(replica, appended, records, ACKS_ALL, keep=False)
         except BrokerError:
             raise
         except Exception as error:  # As for a client's: this partition's fault leaves the others running.
@@ -164,9 +164,12 @@ class Appends:
             raise InvalidTopicError(f"{appended.topic} is internal: only brokers write to it")
         replica = self._hosting.require(appended.topic, part.index)
         appended.replica = replica
-        self._append_to(replica, appended, part.records, acks)
+        # The request's body is this broker's own: nobody else reads it after this.
+        self._append_to(replica, appended, part.records, acks, keep=True)
 
-    def _append_to(self, replica: Replica, appended: Appended, records: Buffer | None, acks: int) -> None:
+    def _append_to(
+        self, replica: Replica, appended: Appended, records: Buffer | None, acks: int, *, keep: bool
+    ) -> None:
         hosting = self._hosting
         partition = replica.partition
         partition.check_leader()
@@ -181,7 +184,10 @@ class Appends:
         if records is None:
             raise InvalidRecordError(f"{replica.topic_partition}: no records")
         info = log.append_as_leader(
-            records, leader_epoch=partition.leader_epoch, now_ms=hosting.clock.wall_ms()
+            records,
+            leader_epoch=partition.leader_epoch,
+            now_ms=hosting.clock.wall_ms(),
+            keep=keep and bool(partition.followers),
         )
         appended.base_offset = info.first_offset
         appended.required_offset = info.last_offset + 1

@@ -49,9 +49,11 @@ class LogMachine(RuleBasedStateMachine):
         self.armed = CrashPoint(operation, after_bytes, seed)
         self.driver.disk.crash_at(operation, after_bytes=after_bytes)
 
-    @rule(count=st.integers(1, 5), size=st.integers(0, 120), producer_id=st.integers(-1, 2))
-    def append(self, count: int, size: int, producer_id: int) -> None:
-        self._do("append", count=count, size=size, producer_id=producer_id)
+    @rule(
+        count=st.integers(1, 5), size=st.integers(0, 120), producer_id=st.integers(-1, 2), keep=st.booleans()
+    )
+    def append(self, count: int, size: int, producer_id: int, keep: bool) -> None:
+        self._do("append", count=count, size=size, producer_id=producer_id, keep=keep)
 
     @rule(sizes=st.lists(st.integers(0, 120), min_size=1, max_size=4))
     def append_replicated(self, sizes: list[int]) -> None:

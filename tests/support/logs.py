@@ -164,15 +164,18 @@ class LogDriver:
         self.epoch += 1
         self.log.assign_epoch(LeaderEpoch(self.epoch), self.log.log_end_offset)
 
-    def append(self, count: int, size: int, producer_id: int = -1) -> None:
-        """Append a client's batch."""
+    def append(self, count: int, size: int, producer_id: int = -1, keep: bool = False) -> None:
+        """Append a client's batch; with ``keep`` the log has its buffer and may hand it out again."""
         sequence = self.sequences.get(producer_id, 0)
         producer = (producer_id, 0, sequence) if producer_id >= 0 else (-1, -1, -1)
         batch = make_batch([bytes(size)] * count, timestamp=self.clock.now_ms, producer=producer)
         expected = stored(placed(batch, self.end, self.epoch))
         self.pending = Pending(appended=tuple(expected))
         info = self.log.append_as_leader(
-            batch, leader_epoch=LeaderEpoch(self.epoch), now_ms=self.clock.now_ms
+            memoryview(bytearray(batch)) if keep else batch,
+            leader_epoch=LeaderEpoch(self.epoch),
+            now_ms=self.clock.now_ms,
+            keep=keep,
         )
         assert (info.first_offset, info.last_offset) == (self.end, self.end + count - 1)
         self._appended(expected)

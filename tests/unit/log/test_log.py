@@ -112,6 +112,48 @@ def test_log_append_time_is_stamped_and_the_checksum_holds(driver: LogDriver) ->
     assert (again.is_duplicate, again.first_offset, again.log_append_time_ms) == (True, 0, NOW_MS + 7)
 
 
+@pytest.mark.parametrize(
+    "timestamp_type", [TimestampType.CREATE_TIME, TimestampType.LOG_APPEND_TIME], ids=lambda type: type.name
+)
+@pytest.mark.parametrize("around", [0, 10_000], ids=["alone in its buffer", "in a large buffer"])
+@pytest.mark.parametrize("is_writable", [True, False])
+def test_a_kept_batch_is_handed_out_as_it_was_written(
+    driver: LogDriver, timestamp_type: TimestampType, around: int, is_writable: bool
+) -> None:
+    driver.log.config = replace(driver.config, timestamp_type=timestamp_type)
+    for number in range(3):
+        batch = make_batch([b"value %d" % number])
+        received = bytearray(batch + bytes(around))
+        records = memoryview(received if is_writable else bytes(received))[: len(batch)]
+        driver.log.append_as_leader(records, leader_epoch=EPOCH, now_ms=NOW_MS, keep=True)
+    driver.disk.is_cold = True
+    kept = read(driver.log, 0)
+    assert (kept.base_offset, kept.next_offset) == (0, 3)
+    newest = read(driver.log, 2)
+    assert check_crc(bytes(newest.records)).base_offset == 2
+    driver.disk.is_cold = False
+    on_disk = driver.disk.read(f"{LOG_PATH}/{0:020d}.log")
+    assert bytes(kept.records) == on_disk
+    assert on_disk.endswith(bytes(newest.records))
+
+
+def test_a_batch_that_replaced_a_kept_one_is_what_is_read(driver: LogDriver) -> None:
+    for value in (b"first", b"second"):
+        records = memoryview(bytearray(make_batch([value])))
+        driver.log.append_as_leader(records, leader_epoch=EPOCH, now_ms=NOW_MS, keep=True)
+    driver.log.truncate_to(1)
+    append(driver.log, make_batch([b"another"]))
+    assert bytes(read(driver.log, 1).records) == placed(make_batch([b"another"]), 1, 1)
+
+
+def test_a_refused_batch_is_not_written_into(driver: LogDriver) -> None:
+    batch = make_batch([b"a"])
+    received = bytearray(flipped(batch))
+    with pytest.raises(CorruptMessageError):
+        driver.log.append_as_leader(memoryview(received), leader_epoch=EPOCH, now_ms=NOW_MS, keep=True)
+    assert received == flipped(batch)
+
+
 def test_a_retry_is_answered_and_not_appended(driver: LogDriver) -> None:
     for sequence in range(6):
         append(driver.log, make_batch(producer=(4, 0, sequence)))
