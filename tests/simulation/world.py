@@ -92,6 +92,7 @@ GROUP_FAULTS: Final = {name: weight / 4 for name, weight in EVERYTHING.items()}
 """Everything, but less of it than of what strikes coordinators."""
 GROUPS: Final[dict[str, Any]] = {
     "groups": 2,
+    "lull_s": LULL_S,
     "brokers": (3,),
     "modes": (Mode.IDEMPOTENT, Mode.IDEMPOTENT),
     "records_a_second": 4.0,
