@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from kafkalite.checker.history import CommitRefused, Finished, HistoryEvent, Polled
-from kafkalite.client import Consumer, ConsumerRecord, TopicPartition
+from kafkalite.client import Consumer, ConsumerRecord, RebalanceListener, TopicPartition
 from kafkalite.client.errors import ClientClosedError, ClientError
 from kafkalite.common import CONSUMER_OFFSETS
 from kafkalite.coordinator.group.group import Group
@@ -151,7 +151,24 @@ class _Life:
     """It is to end without taking what it was handed last for processed."""
     stall_s: float = 0.0
     """How long the next processing is to take."""
+    lost: set[TopicPartition] = field(default_factory=set)
+    """What it learned to be others' since it was handed records last."""
     task: asyncio.Task[None] | None = None
+
+
+class _Listener(RebalanceListener):
+    """Passes on what it hears, and lets the life know what it has lost."""
+
+    def __init__(self, witness: RebalanceListener, life: _Life) -> None:
+        self._witness = witness
+        self._life = life
+
+    def on_partitions_revoked(self, revoked: frozenset[TopicPartition]) -> None:
+        self._witness.on_partitions_revoked(revoked)
+
+    def on_partitions_lost(self, lost: frozenset[TopicPartition]) -> None:
+        self._witness.on_partitions_lost(lost)
+        self._life.lost |= lost
 
 
 class GroupWorkload:
@@ -311,7 +328,7 @@ class GroupWorkload:
             max_partition_fetch_bytes=16_384,
         )
         await _started(consumer)
-        consumer.subscribe(self._topics, listener=witness.listener(spec.name))
+        consumer.subscribe(self._topics, listener=_Listener(witness.listener(spec.name), life))
         try:
             while not life.stop.is_set():
                 try:
@@ -337,11 +354,15 @@ class GroupWorkload:
     async def _process(
         self, life: _Life, found: Mapping[TopicPartition, list[ConsumerRecord]], chance: random.Random
     ) -> None:
+        """Take a while; what was lost meanwhile is left to those who have it now."""
         if not found:
             return
+        life.lost.clear()
         stall_s, life.stall_s = life.stall_s, 0.0
         await asyncio.sleep(stall_s or chance.choice([0.0, chance.expovariate(1 / 0.05), 1.0]))
         for partition, records in found.items():
+            if partition in life.lost:
+                continue
             self._note(
                 Polled(
                     life.name,

@@ -15,6 +15,7 @@ from kafkalite.checker.history import HistoryEvent, Lost
 from kafkalite.checker.promise import Faults, Mode
 from kafkalite.client import TopicPartition
 from kafkalite.journal import Event
+from tests.support.disk import SimulatedCrash
 from zk import paths
 from zk.codecs import decode_controller
 
@@ -309,8 +310,10 @@ class _World:
     def _check_defects(self) -> None:
         if self.cluster.defects:
             raise Failed("\n".join(self.cluster.defects))
-        if self.loop.faults:
-            raise Failed("\n".join(_describe(fault) for fault in self.loop.faults))
+        # A disk that crashes under a bare callback ends its process there: nobody is left to catch it.
+        faults = [one for one in self.loop.faults if not isinstance(one.get("exception"), SimulatedCrash)]
+        if faults:
+            raise Failed("\n".join(_describe(fault) for fault in faults))
         if self.groups is not None:
             self.groups.check_alive()
         if self.coordinators is not None and (problems := self.coordinators.check()):

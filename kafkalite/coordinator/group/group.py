@@ -29,7 +29,12 @@ from kafkalite.coordinator.group.explain import moves, owners
 from kafkalite.coordinator.group.offsets import Offsets
 from kafkalite.coordinator.group.records import GroupValue, MemberValue
 from kafkalite.coordinator.group.state import VALID_PREVIOUS, GroupState
-from kafkalite.protocol.consumer_protocol import PROTOCOL_TYPE, MalformedConsumerProtocol, Subscription
+from kafkalite.protocol.consumer_protocol import (
+    PROTOCOL_TYPE,
+    Assignment,
+    MalformedConsumerProtocol,
+    Subscription,
+)
 from kafkalite.protocol.errors import (
     BrokerError,
     CoordinatorNotAvailableError,
@@ -450,7 +455,11 @@ class Group:
         self._touch(member, now)
         reason = f"the static member {member.owner} came back"
         if self.state is _STABLE:
-            if self._select_protocol() == self.protocol:
+            if self._select_protocol() != self.protocol:
+                reason += " with other protocols"
+            elif self.protocol_type == PROTOCOL_TYPE and _owes_a_rejoin(old, self.protocol):
+                reason += " before others could get what it had given up"
+            else:
                 member.join_ticket = ticket
                 effects.stores.append(
                     StoreGroup(
@@ -461,7 +470,6 @@ class Group:
                     )
                 )
                 return
-            reason += " with other protocols"
         if self.state is not _PREPARING:
             self._reset(effects, reason, now)
         member.join_ticket = ticket
@@ -914,6 +922,19 @@ class Group:
             "client": member.client_id,
             "host": member.client_host,
         }
+
+
+def _owes_a_rejoin(member: Member, protocol: str | None) -> bool:
+    """Whether this generation takes from a cooperative member what it had when it joined.
+
+    Then it is to let go and join again, so that others get that. A process that takes its place knows
+    nothing of it, and without a rebalance those partitions would be nobody's.
+    """
+    try:
+        owned = Subscription.decode(member.metadata(protocol)).owned_partitions
+        return not set(owned) <= set(Assignment.decode(member.assignment).partitions)
+    except MalformedConsumerProtocol:
+        return False
 
 
 def _rebalance_timeout(request: JoinGroupRequest) -> int:

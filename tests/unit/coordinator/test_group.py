@@ -435,6 +435,33 @@ def test_a_static_member_that_comes_back_with_other_protocols_rebalances(driver:
     assert driver.state is GroupState.PREPARING_REBALANCE
 
 
+def test_what_a_static_member_gave_up_is_given_on_though_it_was_started_again(driver: Driver) -> None:
+    """Found by the simulation: the process that was to join once more died before it did, and the one that
+    took its place knew nothing of that: what had been given up was nobody's."""
+
+    def owning(*numbers: int) -> bytes:
+        return Subscription(("t",), None, tuple(TopicPartition("t", one) for one in numbers)).encode()
+
+    def given(*numbers: int) -> bytes:
+        return Assignment(tuple(TopicPartition("t", one) for one in numbers)).encode()
+
+    leader = static(driver, "a")
+    driver.sync(1, leader, {leader: given(0, 1)})
+    follower = driver.join(instance="b", metadata=owning())
+    driver.join(leader, instance="a", metadata=owning(0, 1))
+    driver.sync(2, leader, {leader: given(0), driver.joined(follower).member_id: given()})
+    # The leader is to give up partition 1 and to join again, but dies.
+    ticket = driver.join(instance="a", metadata=owning())
+    assert driver.state is GroupState.PREPARING_REBALANCE
+    driver.join(driver.joined(follower).member_id, instance="b", metadata=owning())
+    again = driver.joined(ticket)
+    assert (again.generation_id, again.leader, again.skip_assignment) == (3, again.member_id, False)
+    driver.sync(3, again.member_id, {again.member_id: given(0), driver.joined(follower).member_id: given(1)})
+    # Nothing is owed any more: the next restart moves nothing.
+    assert driver.joined(driver.join(instance="a", metadata=owning())).generation_id == 3
+    assert driver.state is GroupState.STABLE
+
+
 def test_a_duplicate_static_member_fences_the_one_that_waits(driver: Driver) -> None:
     driver.stable()
     first = driver.join(instance="a")
