@@ -33,7 +33,11 @@ def bug(name: str, faults: dict[str, float], *, at_once: bool = False) -> Callab
     return register
 
 
-@bug("accept a commit of an old generation", {"pause": 1, "cut from clients": 6, "slow links": 1})
+@bug(
+    "accept a commit of an old generation",
+    {"pause": 1, "cut from clients": 6, "slow links": 1},
+    at_once=True,
+)
 def _accept_old_generation() -> contextlib.AbstractContextManager[None]:
     def check_commit(
         self: Group, generation_id: int, member_id: str, group_instance_id: str | None, now: Now
@@ -43,7 +47,7 @@ def _accept_old_generation() -> contextlib.AbstractContextManager[None]:
     return _patched((Group, "check_commit", check_commit))
 
 
-@bug("acknowledge a commit before it is replicated", dict(COORDINATORS), at_once=True)
+@bug("acknowledge a commit before it is replicated", dict(COORDINATORS))
 def _acknowledge_early() -> contextlib.AbstractContextManager[None]:
     async def committed(self: InternalPartitions, appended: Appended, *, timeout_s: float) -> None:
         return
