@@ -101,6 +101,11 @@ def _show(report: Report) -> None:
         f"records   written {report.written:,}, acknowledged {report.acknowledged:,}, "
         f"unknown {report.unknown:,}, failed {report.failed:,}, read {report.read:,}"
     )
+    if report.generations:
+        click.echo(
+            f"group     processed {report.processed:,}, committed {report.commits:,} offsets "
+            f"in {report.generations:,} generations"
+        )
     kinds = ", ".join(f"{kind} {count}" for kind, count in report.counts().items())
     click.echo(
         f"faults    {len(report.faults)} ({kinds or 'none'}); {len(report.without_effect)} had no effect"

@@ -6,14 +6,14 @@ from kafkalite.common import TopicPartition
 from kafkalite.why import History
 
 
-def two_rulers(history: History, topic: str) -> list[tuple[TopicPartition | None, str]]:
-    """Leader epochs of ``topic`` with two leaders, and controller epochs with two controllers."""
+def two_rulers(history: History, *topics: str) -> list[tuple[TopicPartition | None, str]]:
+    """Leader epochs of ``topics`` with two leaders, and controller epochs with two controllers."""
     leaders: dict[tuple[TopicPartition, int], int] = {}
     controllers: dict[int, int] = {}
     found: list[tuple[TopicPartition | None, str]] = []
     for event in history.events:
-        if event.type == "BecameLeader" and event.topic == topic and event.partition is not None:
-            partition, epoch = TopicPartition(topic, event.partition), event.facts["leader_epoch"]
+        if event.type == "BecameLeader" and event.topic in topics and event.partition is not None:
+            partition, epoch = TopicPartition(event.topic, event.partition), event.facts["leader_epoch"]
             first = leaders.setdefault((partition, epoch), event.broker)
             if first != event.broker:
                 found.append(

@@ -21,12 +21,12 @@ from typing import Any, Final
 from kafkalite.checker.checker import Checker, Finding
 from kafkalite.checker.history import Lost
 from kafkalite.checker.promise import Faults
-from kafkalite.client import AdminClient, NewTopic
+from kafkalite.client import AdminClient, ConfigResource, ConfigResourceType, NewTopic
 from kafkalite.client.errors import BrokerError, ClientError
 from kafkalite.cluster.journals import STATE_CHANGE_LOG, read_journals
 from kafkalite.cluster.launcher import Cluster, StartFailed
 from kafkalite.cluster.layout import NoCluster
-from kafkalite.common import TopicPartition
+from kafkalite.common import CONSUMER_OFFSETS, TopicPartition
 from kafkalite.edge import SystemClock
 from kafkalite.log.loss_receipts import LOSS_RECEIPTS
 from kafkalite.torture import replicas
@@ -43,6 +43,9 @@ OVERRIDES: Final = {
     "replica.lag.time.max.ms": "3000",
     "controlled.shutdown.retry.backoff.ms": "500",
     "log.segment.bytes": str(1 << 20),
+    "min.insync.replicas": "2",
+    "offsets.topic.num.partitions": "6",
+    "group.initial.rebalance.delay.ms": "1000",
 }
 """Short times, so that a fault of seconds has all its consequences, and small segments, so that logs roll."""
 
@@ -66,6 +69,8 @@ class Settings:
     acks: str = "all"
     producers: int = 4
     consumers: int = 2
+    members: int = 3
+    """Of a consumer group beside those consumers."""
     partitions: int = 6
     rate: int = 1_000
     """Records a second, of all producers together."""
@@ -121,6 +126,12 @@ class Report:
     folder: Path | None = None
     """Where history and logs are; None where nothing was wrong."""
     why: list[str] = field(default_factory=list)
+    processed: int = 0
+    """Records that the group's members were handed."""
+    commits: int = 0
+    """Offsets that the group committed."""
+    generations: int = 0
+    """Times that the group divided the partitions."""
 
     @property
     def is_kept(self) -> bool:
@@ -153,6 +164,11 @@ class Report:
                 "by_kind": self.counts(),
                 "without_effect": self.without_effect,
                 "list": [fault.to_json() for fault in self.faults],
+            },
+            "group": {
+                "generations": self.generations,
+                "commits": self.commits,
+                "processed": self.processed,
             },
             "allowed": dict(self.allowed),
             "problems": self.problems,
@@ -247,6 +263,8 @@ class _Run:
         self._topic = f"torture-{settings.seed}-{stamp}"
         self._partitions = [TopicPartition(self._topic, number) for number in range(settings.partitions)]
         self._folder = cluster.directory / f"torture-{settings.seed}-{stamp}"
+        self._internal: list[TopicPartition] = []
+        """Those of `__consumer_offsets`; empty where no group takes part."""
         self._faults: list[FaultNote] = []
         self._present: dict[int, str] = {}
         self._without_effect: list[str] = []
@@ -290,7 +308,7 @@ class _Run:
             lost = self._take_receipts(history, recorder)
         for problem in workload.problems:
             self._problem(problem)
-        for partition, problem in two_rulers(history, self._topic):
+        for partition, problem in two_rulers(history, self._topic, CONSUMER_OFFSETS):
             self._problem(problem, partition)
         verdict = checker.verdict()
         for finding in verdict.findings:
@@ -315,6 +333,9 @@ class _Run:
             allowed=Counter({a.value: n for a, n in (verdict.counts - verdict.violations).items()}),
             lost=lost,
             without_receipt=verdict.without_receipt,
+            processed=recorder.processed,
+            commits=verdict.commits,
+            generations=verdict.generations,
         )
         await asyncio.to_thread(self._keep_or_remove, report, history)
         return report
@@ -332,7 +353,25 @@ class _Run:
                     )
                 ]
             )
-        await replicas.all_in_sync(self._cluster, self._partitions, timeout_s=60)
+            if self._settings.members:
+                self._internal = await self._offsets_topic(admin)
+        await self._all_in_sync(timeout_s=60)
+
+    async def _offsets_topic(self, admin: AdminClient) -> list[TopicPartition]:
+        """Have `__consumer_offsets` created. Without two in-sync replicas for what is acknowledged, groups
+        are promised too little to be judged: then no group takes part."""
+        await admin.list_consumer_group_offsets(f"{self._topic}-group")
+        (topic,) = await admin.describe_topics([CONSUMER_OFFSETS])
+        resource = ConfigResource(ConfigResourceType.TOPIC, CONSUMER_OFFSETS)
+        configs = await admin.describe_configs([resource], names=["min.insync.replicas"])
+        if int(configs[resource]["min.insync.replicas"].value or 1) < 2:
+            self._say(f"{CONSUMER_OFFSETS} has min.insync.replicas=1 here, so no consumer group takes part.")
+            return []
+        return [TopicPartition(CONSUMER_OFFSETS, number) for number in range(len(topic.partitions))]
+
+    async def _all_in_sync(self, *, timeout_s: float) -> None:
+        everything = [*self._partitions, *self._internal]
+        await replicas.all_in_sync(self._cluster, everything, timeout_s=timeout_s)
 
     # --- the time of faults --------------------------------------------------------------
 
@@ -346,10 +385,16 @@ class _Run:
             ticker = None if live is None else tasks.create_task(self._show(workload.recorder, live))
             for number in range(settings.consumers):
                 tasks.create_task(workload.follow(f"torture-consumer-{number + 1}", reading))
+            for number in range(settings.members if self._internal else 0):
+                name = f"torture-member-{number + 1}"
+                chance = random.Random(f"{settings.seed} {name}")
+                tasks.create_task(workload.be_members(name, reading, chance, static=number == 0))
             writers = [tasks.create_task(workload.write(one, rate=rate, stop=writing)) for one in plans]
             await self._torment()
             writing.set()
             await asyncio.wait(writers)
+            if self._internal:
+                await workload.finish_group(timeout_s=SETTLE_TIMEOUT_S)
             reading.set()
             if ticker is not None:
                 ticker.cancel()
@@ -368,13 +413,13 @@ class _Run:
                     break
                 alone = KINDS[planned.kind].alone
                 if alone:
-                    await replicas.all_in_sync(self._cluster, self._partitions, timeout_s=SETTLE_TIMEOUT_S)
+                    await self._all_in_sync(timeout_s=SETTLE_TIMEOUT_S)
                 task = tasks.create_task(self._break_and_heal(planned, tuple(active)))
                 active.add(task)
                 task.add_done_callback(active.discard)
                 if alone:
                     await task
-                    await replicas.all_in_sync(self._cluster, self._partitions, timeout_s=SETTLE_TIMEOUT_S)
+                    await self._all_in_sync(timeout_s=SETTLE_TIMEOUT_S)
 
     async def _break_and_heal(self, planned: Planned, others: Sequence[asyncio.Task[None]]) -> None:
         try:
@@ -432,9 +477,11 @@ class _Run:
 
     async def _settle(self, workload: Workload) -> None:
         self._say("Healed. Waiting until every replica is in sync, then reading everything.")
-        await replicas.all_in_sync(self._cluster, self._partitions, timeout_s=SETTLE_TIMEOUT_S)
+        await self._all_in_sync(timeout_s=SETTLE_TIMEOUT_S)
         await workload.read_everything("torture-final-reader", timeout_s=SETTLE_TIMEOUT_S + 60)
-        for partition, problem in await replicas.compare(self._cluster, self._partitions, timeout_s=30):
+        for partition, problem in await replicas.compare(
+            self._cluster, [*self._partitions, *self._internal], timeout_s=30
+        ):
             self._problem(f"divergent replicas: {partition}: {problem}", partition)
 
     def _take_receipts(self, history: History, recorder: Recorder) -> int:

@@ -4,14 +4,18 @@ Records are numbered across all producers. What a producer is told about a recor
 acknowledged at an offset; certainly not written (it never left the producer); unknown (it was sent, and
 what became of it is not certain). Consumers are given every partition and read on from where they were;
 they never fall back silently, so a position that the cluster no longer has is an error to be told.
+
+Beside them the members of a group share the partitions. They are started anew now and then, one of them
+as a static member, and a witness notes what they and their coordinator tell each other.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import random
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO, Final
 
@@ -20,6 +24,7 @@ from kafkalite.checker.history import (
     Acknowledged,
     Ended,
     Failed,
+    Finished,
     HistoryEvent,
     Polled,
     Positioned,
@@ -32,13 +37,19 @@ from kafkalite.client import Consumer, Producer, TopicPartition
 from kafkalite.client.delivery import Delivery
 from kafkalite.client.errors import ClientError, ClusterUnreachableError
 from kafkalite.edge import Clock
-from kafkalite.protocol.errors import BrokerError
+from kafkalite.protocol.errors import BrokerError, FencedInstanceIdError
+from kafkalite.torture.witness import Witness
+from kafkalite.transport.http import HttpTransport
 
 REQUEST_TIMEOUT_MS: Final = 3_000
 """Short, so that a silent broker is given up while it is silent: the interesting retries."""
 RECORD_BYTES: Final = 100
 WINDOW: Final = 500
 """Records that one producer may have unacknowledged."""
+SESSION_TIMEOUT_MS: Final = 6_000
+"""Of the group's members: the shortest that brokers allow by default."""
+MEMBER_LIFE_S: Final = (8.0, 40.0)
+"""How long a member lives until it is started anew."""
 
 
 class Recorder:
@@ -50,7 +61,11 @@ class Recorder:
         self._clock = clock
         self._began = clock.monotonic()
         self._values = itertools.count()
-        self.sent = self.acknowledged = self.failed = self.unknown = self.read = 0
+        self.numbers = itertools.count(1)
+        """Of the group's commits and questions."""
+        self.members: set[str] = set()
+        """Consumers that are members of the group: what they read is counted apart."""
+        self.sent = self.acknowledged = self.failed = self.unknown = self.read = self.processed = 0
 
     def at(self) -> float:
         """Seconds since the beginning."""
@@ -71,6 +86,8 @@ class Recorder:
                 self.failed += 1
             case Unknown():
                 self.unknown += 1
+            case Polled() if event.consumer in self.members:
+                self.processed += len(event.values)
             case Polled():
                 self.read += len(event.values)
             case _:
@@ -205,6 +222,93 @@ class Workload:
             for one, end in ends.items():
                 self.recorder.note(Ended(one.topic, one.partition, end, self.recorder.at()))
 
+    # --- the group -----------------------------------------------------------------------
+
+    @property
+    def group(self) -> str:
+        """The name of the group."""
+        return f"{self.topic}-group"
+
+    async def be_members(
+        self, name: str, stop: asyncio.Event, chance: random.Random, *, static: bool
+    ) -> None:
+        """Fill one place in the group until ``stop``, with one member after the other."""
+        for life in itertools.count(1):
+            ending = asyncio.Event()
+            member = asyncio.ensure_future(
+                self._be_member(f"{name}.{life}", ending, instance=name if static else None)
+            )
+            stopping = asyncio.ensure_future(stop.wait())
+            waits: list[asyncio.Future[object]] = [member, stopping]  # type: ignore[list-item]
+            try:
+                await asyncio.wait(
+                    waits, timeout=chance.uniform(*MEMBER_LIFE_S), return_when=asyncio.FIRST_COMPLETED
+                )
+                ending.set()
+                await member
+            finally:
+                member.cancel()
+                stopping.cancel()
+            if stop.is_set():
+                return
+            await asyncio.sleep(chance.uniform(0.1, 3))
+
+    async def _be_member(self, name: str, stop: asyncio.Event, *, instance: str | None) -> None:
+        """One life: automatic commits, and an end in good order."""
+        self.recorder.members.add(name)
+        consumer, witness = self._member(name, group_instance_id=instance, auto_commit_interval_ms=1_000)
+        await start_patiently(consumer)
+        try:
+            consumer.subscribe([self.topic], listener=witness.listener(self.group))
+            while not stop.is_set():
+                try:
+                    await self._poll(consumer, name)
+                except FencedInstanceIdError:
+                    return  # An old life's join arrived after its own: the next one takes the place.
+        finally:
+            await consumer.stop()
+
+    def _member(self, name: str, **options: object) -> tuple[Consumer, Witness]:
+        recorder = self.recorder
+        witness = Witness(
+            HttpTransport(), consumer=name, note=recorder.note, at=recorder.at, numbers=recorder.numbers
+        )
+        consumer = Consumer(
+            bootstrap_servers=self.bootstrap_servers,
+            client_id=name,
+            group_id=self.group,
+            session_timeout_ms=SESSION_TIMEOUT_MS,
+            heartbeat_interval_ms=1_000,
+            max_poll_interval_ms=20_000,
+            auto_offset_reset="earliest",
+            request_timeout_ms=REQUEST_TIMEOUT_MS,
+            max_poll_records=5_000,
+            transport=witness,
+            **options,  # type: ignore[arg-type]
+        )
+        return consumer, witness
+
+    async def finish_group(self, *, timeout_s: float) -> None:
+        """Wait until the group has committed the end of every partition. Raises TimeoutError."""
+        consumer, _ = self._member(f"{self.group}-asker", enable_auto_commit=False)
+        committed: dict[TopicPartition, int | None] = {}
+        ends: Mapping[TopicPartition, int] = {}
+        await start_patiently(consumer)
+        try:
+            async with asyncio.timeout(timeout_s):
+                ends = await consumer.end_offsets(self._assignment)
+                while committed != ends:
+                    await asyncio.sleep(0.5)
+                    committed = {one: await consumer.committed(one) for one in self._assignment}
+        except TimeoutError:
+            raise TimeoutError(
+                f"the group has not come to the end within {timeout_s:g} s: {committed} of {ends}"
+            ) from None
+        finally:
+            await consumer.stop()
+        for one, end in ends.items():
+            self.recorder.note(Finished(self.group, one.topic, one.partition, end, self.recorder.at()))
+
     @property
     def _assignment(self) -> list[TopicPartition]:
         return [TopicPartition(self.topic, number) for number in range(self.partitions)]
@@ -215,6 +319,8 @@ class Workload:
     async def _poll(self, consumer: Consumer, name: str) -> None:
         try:
             found = await consumer.getmany(timeout_ms=500)
+        except FencedInstanceIdError:
+            raise
         except (ClientError, BrokerError) as error:
             if not error.retriable:
                 self.problems.append(f"{name}: {type(error).__name__}: {error}")
