@@ -47,7 +47,8 @@ OVERRIDES: Final[Mapping[str, str]] = {
 }
 """Few partitions, so that each has several groups' records; their minimum ISR is the cluster's, 2."""
 SESSION_TIMEOUT_MS: Final = 6_000
-MAX_POLL_INTERVAL_MS: Final = 9_000
+MAX_POLL_INTERVAL_MS: Final = 5_000
+"""The rebalance timeout too: shorter than a session, so that it shows by itself."""
 COORDINATORS: Final[Mapping[str, float]] = {
     "coordinator crash": 5,
     "coordinator pause": 2,
