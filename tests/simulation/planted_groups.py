@@ -27,7 +27,7 @@ def bug(name: str, faults: dict[str, float], *, at_once: bool = False) -> Callab
 
     def register(plant: Plant) -> Plant:
         profile = Profile(f"planted: {name}", faults, pause_s=6.0, **GROUPS)
-        BUGS.append(Bug(name, plant, profile, at_once))
+        BUGS.append(Bug(name, plant, profile, at_once, minutes=1.5))
         return plant
 
     return register
