@@ -91,6 +91,8 @@ class Invariants:
         self._registered: dict[Process, int] = {}
         """The first broker epoch of each life."""
         self._states: dict[TopicPartition, _State] = {}
+        self._established: dict[tuple[TopicPartition, int], int] = {}
+        """By leader epoch: the last transaction that wrote a state with it."""
         self._lives: dict[Process, _Life] = {}
         """Every broker's present life."""
         self._changed: dict[TopicPartition, None] = {}
@@ -152,9 +154,10 @@ class Invariants:
             self._registered.setdefault(process, int(event.facts["epoch"]))
 
     def _answered_alone(self, node: Node, response: ProduceResponse) -> None:
-        """The lease: nothing that one broker alone has is acknowledged once its session is over."""
+        """The lease: nothing that one broker alone has is acknowledged once its session is over, nor under
+        the next one before the controller has dealt with the new registration."""
         acknowledged = [
-            f"{topic.name}-{part.index}"
+            TopicPartition(topic.name, part.index)
             for topic in response.responses
             for part in topic.partition_responses
             if part.error_code == ErrorCode.NONE
@@ -166,9 +169,22 @@ class Invariants:
                 return  # The lease, half the time-out, cannot know of it yet.
         if acknowledged and (session is None or not self._cluster.zookeeper.is_alive(session)):
             self._broken(
-                f"{node.name} acknowledged records of {', '.join(acknowledged)} with acks=0 or 1 "
+                f"{node.name} acknowledged records of {', '.join(map(str, acknowledged))} with acks=0 or 1 "
                 "after its session was over"
             )
+        registration = self._cluster.zookeeper.peek(paths.broker(node.broker_id))
+        if registration is None or node.broker is None:
+            return
+        for partition in acknowledged:
+            replica = node.broker.replicas.partition(partition)
+            if replica is None:
+                continue
+            written = self._established.get((partition, replica.leader_epoch))
+            if written is not None and registration[1].czxid > written:
+                self._broken(
+                    f"{node.name} acknowledged records of {partition} with acks=0 or 1 in leader epoch "
+                    f"{replica.leader_epoch}, which is older than its registration"
+                )
 
     def _written(self, zxid: int, path: str) -> None:
         if not path.startswith("/brokers/topics/") or not path.endswith("/state"):
@@ -201,6 +217,7 @@ class Invariants:
                 )
         self._states[partition] = _State(state, stat.mzxid)
         self._changed[partition] = None
+        self._established[partition, state.leader_epoch] = stat.mzxid
         topic = self._cluster.zookeeper.peek(paths.topic(partition.topic))
         assert topic is not None
         assigned = set(json.loads(topic[0])["partitions"][str(partition.partition)])

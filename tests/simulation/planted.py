@@ -292,9 +292,10 @@ def _drop_at_confirmation() -> contextlib.AbstractContextManager[None]:
 
 @bug(
     "answer the controller before the broker epoch is known",
-    {"late orders to a former life": 1},
+    {"late orders to a former registration": 1},
     minutes=3,
     **{**SMALL, "partitions": 2},
+    overrides={"controller.socket.timeout.ms": "400"},
 )
 def _answer_without_epoch() -> contextlib.AbstractContextManager[None]:
     check = ReplicaManager.check_controller

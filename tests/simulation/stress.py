@@ -48,6 +48,7 @@ class Stress(Nemesis):
             **super().faults(),
             "late fetch of a former life": self.late_fetch,
             "late orders to a former life": self.late_orders,
+            "late orders to a former registration": self.late_orders_between_sessions,
             "controller deposed while it writes": self.deposed_controller_writes,
             "leader deposed behind a cut": self.deposed_behind_a_cut,
             "confirmed while the ISR changes": self.confirmed_in_a_change,
@@ -221,27 +222,48 @@ class Stress(Nemesis):
             await self._quick_power_cut(follower)
             await self._sleep(4, 6)
 
-    async def late_orders(self) -> None:
-        """The controller repeats an order whose answer is lost, to a broker that has restarted meanwhile;
-        it does not know of that, because it is far from ZooKeeper."""
+    @asynccontextmanager
+    async def _ordered(self, name: str, *, lag_s: float) -> AsyncIterator[Cast | None]:
+        """Have the controller order a leader to lead in a new epoch, and repeat the order because it gets no
+        answer; from then on it is far from ZooKeeper. None where it does not come to that."""
         controller = self._controller()
         cast = self._cast(lambda cast: cast.leader is not controller)
         if cast is None or controller is None:
+            yield None
             return
         third = cast.one if cast.one is not controller else cast.other
-        async with self._history("late orders to a former life"):
+        async with self._history(name):
             before = self._state(cast.partition).leader_epoch
             self._break([(cast.leader.name, controller.name)])
             await self._quick_restart(third)
-            self._lag([controller], self._chance.uniform(0.2, 0.6))
 
             def is_told() -> bool:
                 replica = self._replica(cast.leader, cast.partition)
                 return replica is not None and replica.is_leader and replica.leader_epoch > before
 
-            if await self._until(is_told, 15):
+            told = await self._until(is_told, 5)
+            self._lag([controller], lag_s)
+            yield cast if told else None
+
+    async def late_orders(self) -> None:
+        """The controller repeats an order to a broker that has restarted meanwhile."""
+        lag_s = self._chance.uniform(0.2, 0.9)
+        async with self._ordered("late orders to a former life", lag_s=lag_s) as cast:
+            if cast is not None:
                 await self._sleep(0, 2)
                 await self._quick_restart(cast.leader)
+                await self._sleep(4, 6)
+
+    async def late_orders_between_sessions(self) -> None:
+        """The controller repeats an order to a broker that has lost its session and not yet the next one."""
+        lag_s = self._chance.uniform(0.5, 1.2)
+        async with self._ordered("late orders to a former registration", lag_s=lag_s) as cast:
+            if cast is not None:
+                await self._sleep(0, 1)
+                cast.leader.is_cut_from_zookeeper = True  # For the next session.
+                self._end_session(cast.leader)
+                await self._sleep(0.5, 1.2)
+                cast.leader.mend_zookeeper()
                 await self._sleep(4, 6)
 
     async def deposed_controller_writes(self) -> None:
