@@ -1,7 +1,13 @@
 """Bugs to be planted in the real code, one at a time: would the simulation notice?
 
 Each replaces one rule by what somebody might have written instead. They are the honesty check of the
-simulation: a rule whose absence nobody notices is a rule that nobody tests.
+simulation: a rule whose absence nobody notices is a rule that nobody tests. The docstring of each tells
+the shortest history in which it shows; the faults that it is registered with make such histories, as
+chance has it (:mod:`tests.simulation.stress` has those of several steps), and the same worlds without
+the bug pass.
+
+What gives a bug away is never an assertion on the bug: it is an invariant, the checker, or a cluster that
+does not get well again after healing.
 """
 
 from __future__ import annotations
@@ -9,7 +15,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+import inspect
+import json
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 from unittest import mock
 
@@ -32,7 +40,7 @@ from kafkalite.protocol.errors import ErrorCode
 from kafkalite.replication import reads
 from kafkalite.replication.appends import Appended, Appends
 from kafkalite.replication.edges import Conflict, IsrChange, IsrOutcome
-from kafkalite.replication.fetcher import Following, _Fetcher
+from kafkalite.replication.fetcher import _Fetcher
 from kafkalite.replication.hosting import Hosting
 from kafkalite.replication.manager import ReplicaManager
 from kafkalite.replication.partition import FollowerState, Partition, Settled
@@ -40,13 +48,15 @@ from kafkalite.server import isr_store
 from kafkalite.server.application import Application
 from kafkalite.server.isr_store import ZooKeeperIsrStore
 from tests.support.zookeeper_memory import MemoryClient
-from zk.client import Op, OpResult
+from zk import paths
+from zk.client import Check, Create, MultiFailed, Op, OpResult, SetData
 from zk.lease import Lease
 from zk.store import FencedStore, Store
 
 from .world import NETWORK, PROCESSES, ZOOKEEPER, Profile
 
-Plant = Callable[[], contextlib.AbstractContextManager[None]]
+Planted = contextlib.AbstractContextManager[None]
+Plant = Callable[[], Planted]
 
 
 @contextlib.contextmanager
@@ -64,50 +74,58 @@ class Bug:
     name: str
     plant: Plant
     profile: Profile
-    shows_at_once: bool
-    """Within a seed or two; the others take more of them."""
     minutes: float
     """Simulated time of each seed."""
+
+    @property
+    def history(self) -> str:
+        """The shortest history in which it shows."""
+        return inspect.getdoc(self.plant) or ""
 
 
 BUGS: list[Bug] = []
 
 
 def bug(
-    name: str, faults: dict[str, float], *, at_once: bool = False, minutes: float = 1.5, **profile: Any
+    name: str, faults: dict[str, float], *, minutes: float = 3, **profile: Any
 ) -> Callable[[Plant], Plant]:
-    """Register a bug with the profile that stresses it."""
+    """Register a bug with the profile that stresses it: a small world, unless something else is said."""
 
     def register(plant: Plant) -> Plant:
-        settings = {"pause_s": 4.0, "brokers": (3,), **profile}
-        BUGS.append(Bug(name, plant, Profile(f"planted: {name}", faults, **settings), at_once, minutes))
+        settings = {
+            "brokers": (3,),
+            "partitions": 1,
+            "consumers": 1,
+            "modes": (Mode.IDEMPOTENT, Mode.ACKS_1),
+            "pause_s": 2.0,
+            **profile,
+        }
+        BUGS.append(Bug(name, plant, Profile(f"planted: {name}", faults, **settings), minutes))
         return plant
 
     return register
 
 
 RESTARTS = {**PROCESSES, "quick restart": 6, "crash of all": 1}
-LOSSES = {**PROCESSES, "quick restart": 6, "power cut": 6}
-FLUSHED = {"log.flush.interval.messages": "1"}
 CUTS = {**NETWORK, "cut between brokers": 6, "isolation": 6, "crash": 2, "controller crash": 2}
-SMALL: dict[str, Any] = {
-    "partitions": 1,
-    "consumers": 1,
-    "pause_s": 2.0,
-    "modes": (Mode.IDEMPOTENT, Mode.ACKS_1),
-}
-"""For histories of several steps, one after another."""
 SESSIONS = {**ZOOKEEPER, **CUTS, "pause": 6, "pause of the controller": 4}
+
+
+# --- leader epochs and the high watermark ------------------------------------------------
 
 
 @bug(
     "skip the epoch check",
     {"leadership to and fro": 1},
-    minutes=3,
-    **{**SMALL, "partitions": 3},
+    partitions=3,
     overrides={"leader.imbalance.check.interval.seconds": "4"},
 )
-def _skip_epoch_check() -> contextlib.AbstractContextManager[None]:
+def _skip_epoch_check() -> Planted:
+    """A leads in epoch 1, F has fetched all of it up to 100, and its next fetch, from 100, hangs in the
+    network. B, which has 90, takes the leadership back (it is the preferred one); F cuts its log to 90.
+    B dies before A has heard of it; A leads in epoch 3, still with 100. Now the old fetch arrives: A
+    believes that F has 100 and moves the high watermark there. (Where A's log has been cut, too, the
+    last fetched epoch gives the fetch away; only here the leader epoch alone can.)"""
     check = Partition.check_leader
 
     def check_leader(self: Partition, current_leader_epoch: int = -1) -> None:
@@ -116,8 +134,9 @@ def _skip_epoch_check() -> contextlib.AbstractContextManager[None]:
     return _patched((Partition, "check_leader", check_leader))
 
 
-@bug("advance the high watermark one too far", RESTARTS, at_once=True)
-def _high_watermark_too_far() -> contextlib.AbstractContextManager[None]:
+@bug("advance the high watermark one too far", RESTARTS)
+def _high_watermark_too_far() -> Planted:
+    """The leader commits a record that one member of the ISR does not have."""
     rule = Partition.next_high_watermark
 
     def next_high_watermark(self: Partition, current: int, *, leader_end_offset: int, **rest: Any) -> int:
@@ -127,8 +146,10 @@ def _high_watermark_too_far() -> contextlib.AbstractContextManager[None]:
     return _patched((Partition, "next_high_watermark", next_high_watermark))
 
 
-@bug("truncate to the high watermark instead of by epoch", {**RESTARTS, **CUTS}, at_once=True)
-def _truncate_to_high_watermark() -> contextlib.AbstractContextManager[None]:
+@bug("truncate to the high watermark instead of by epoch", {**RESTARTS, **CUTS}, pause_s=4)
+def _truncate_to_high_watermark() -> Planted:
+    """A follower's high watermark is a little behind. It cuts what is committed, and is elected before it
+    has it again; or it keeps what a deposed leader wrote below (KIP-101)."""
     become = ReplicaManager._become_follower
 
     def become_follower(self: ReplicaManager, replica: Any, state: Any, replicas: Any) -> None:
@@ -141,16 +162,41 @@ def _truncate_to_high_watermark() -> contextlib.AbstractContextManager[None]:
     )
 
 
-@bug("acknowledge before the ISR has it", {**RESTARTS, **CUTS}, at_once=True)
-def _acknowledge_early() -> contextlib.AbstractContextManager[None]:
+@bug("acknowledge before the ISR has it", {**RESTARTS, **CUTS})
+def _acknowledge_early() -> Planted:
+    """acks=all is answered as acks=1."""
     return _patched(
         (Appended, "is_settled", lambda self: True),
         (Appends, "_check_acknowledged", lambda self, appended, acks: None),
     )
 
 
-@bug("ignore the broker epoch", {"late orders to a former life": 1}, minutes=3, **{**SMALL, "partitions": 2})
-def _ignore_broker_epoch() -> contextlib.AbstractContextManager[None]:
+@bug("reuse a leader epoch", RESTARTS)
+def _reuse_leader_epoch() -> Planted:
+    """Every election leaves the leader epoch as it was: two leaders in one."""
+    rule = election.decided
+
+    def decided(state: LeaderAndIsr, *rest: Any) -> LeaderAndIsr:
+        return dataclasses.replace(rule(state, *rest), leader_epoch=state.leader_epoch)
+
+    return _patched((state_machines, "decided", decided))
+
+
+@bug("take an old fetch response", {"late answers of a leader": 1}, records_a_second=2)
+def _take_old_response() -> Planted:
+    """A leader's session ends with an answer to a follower under way. The follower is elected, and then the
+    answer comes: it appends records of the old epoch to the log that it leads, and takes over a high
+    watermark that is behind its own."""
+    return _patched((_Fetcher, "_counts", lambda self, following, number: True))
+
+
+# --- lives of brokers --------------------------------------------------------------------
+
+
+@bug("ignore the broker epoch", {"late orders to a former life": 1}, partitions=2)
+def _ignore_broker_epoch() -> Planted:
+    """The controller orders L to lead in epoch 2 and gets no answer. L restarts; the controller, which does
+    not know it yet, repeats the order, and L's new life leads in epoch 2 as well."""
     check = ReplicaManager.check_controller
 
     def check_controller(self: ReplicaManager, broker_epoch: int, controller_epoch: int) -> ErrorCode:
@@ -160,144 +206,15 @@ def _ignore_broker_epoch() -> contextlib.AbstractContextManager[None]:
 
 
 @bug(
-    "take a delayed fetch of a follower's former life",
-    {"late fetch of a former life": 1},
-    minutes=3,
-    **{**SMALL, "records_a_second": 10},
-    overrides={"log.flush.interval.messages": "30"},
-)
-def _take_former_fetch() -> contextlib.AbstractContextManager[None]:
-    take_fetch = Partition.follower
-
-    def follower(
-        self: Partition, broker_id: Any, *, broker_epoch: Any, current_leader_epoch: int
-    ) -> FollowerState:
-        return take_fetch(
-            self, broker_id, broker_epoch=BrokerEpoch(2**62), current_leader_epoch=current_leader_epoch
-        )
-
-    return _patched((Partition, "follower", follower))
-
-
-@bug("keep serving after the session is gone", SESSIONS, at_once=True)
-def _serve_without_session() -> contextlib.AbstractContextManager[None]:
-    return _patched(
-        (Partition, "freeze", lambda self: None),
-        (Lease, "is_held", lambda self, now: True),
-        (Hosting, "may_acknowledge_alone", lambda self, replica: True),
-    )
-
-
-@bug("acknowledge without the lease", SESSIONS, at_once=True)
-def _acknowledge_without_lease() -> contextlib.AbstractContextManager[None]:
-    return _patched((Hosting, "may_acknowledge_alone", lambda self, replica: not replica.partition.is_frozen))
-
-
-@bug("forget the /controller_epoch check", {"controller deposed while it writes": 1}, minutes=3, **SMALL)
-def _forget_controller_epoch() -> contextlib.AbstractContextManager[None]:
-    async def write(self: FencedStore, operations: Sequence[Op]) -> list[OpResult]:
-        return await Store.write(self, operations)
-
-    return _patched((FencedStore, "write", write))
-
-
-@bug("count a replica into the ISR too early", {**RESTARTS, **CUTS}, at_once=True)
-def _join_too_early() -> contextlib.AbstractContextManager[None]:
-    rule = Partition.propose_expansion
-
-    def propose_expansion(self: Partition, follower: FollowerState, **facts: Any) -> IsrChange | None:
-        had, follower.log_end_offset = follower.log_end_offset, 2**40
-        try:
-            return rule(self, follower, **facts)
-        finally:
-            follower.log_end_offset = had
-
-    return _patched((Partition, "propose_expansion", propose_expansion))
-
-
-@bug("reuse a leader epoch", RESTARTS, at_once=True)
-def _reuse_leader_epoch() -> contextlib.AbstractContextManager[None]:
-    rule = election.decided
-
-    def decided(state: LeaderAndIsr, *rest: Any) -> LeaderAndIsr:
-        return dataclasses.replace(rule(state, *rest), leader_epoch=state.leader_epoch)
-
-    return _patched((state_machines, "decided", decided))
-
-
-@bug(
-    "re-apply an ISR change after a version conflict",
-    {**SESSIONS, "contested ISR": 12, "slow zookeeper": 10, "crash": 6},
-)
-def _force_isr_change() -> contextlib.AbstractContextManager[None]:
-    write_once = ZooKeeperIsrStore.write
-
-    async def write(self: ZooKeeperIsrStore, change: IsrChange) -> IsrOutcome:
-        outcome = await write_once(self, change)
-        store = self._session()
-        if isinstance(outcome, Conflict) and outcome.found is not None and store is not None:
-            registrations = await store.registrations()
-            await store.write_partition_state(
-                change.partition,
-                change.proposed,
-                expected_version=PartitionEpoch(outcome.found.partition_epoch),
-                registrations_version=registrations.version,
-            )
-        return outcome
-
-    return _patched((ZooKeeperIsrStore, "write", write))
-
-
-@bug("keep a restarted leader's epoch at controller fail-over", LOSSES, overrides=FLUSHED)
-def _keep_restarted_leader() -> contextlib.AbstractContextManager[None]:
-    return _patched((ControllerRegistrations, "restarted_since", lambda self, broker, mzxid: False))
-
-
-@bug("append behind a failed write", {"disk error": 10, "quick restart": 3, "crash": 2})
-def _append_behind_failure() -> contextlib.AbstractContextManager[None]:
-    def failed(self: LogDir, error: OSError, doing: str) -> LogDirFailed:
-        return LogDirFailed(f"{doing}: {error}")
-
-    return _patched((LogDir, "failed", failed))
-
-
-@bug("drop a pending ISR change when deposed", {"leader deposed behind a cut": 1}, minutes=3, **SMALL)
-def _forget_deposition() -> contextlib.AbstractContextManager[None]:
-    rule = Partition._settle_by
-
-    def settle_by(self: Partition, change: IsrChange, found: LeaderAndIsr | None) -> Settled:
-        settled = rule(self, change, found)
-        if settled is Settled.DEPOSED:
-            self.is_deposed, self.change = False, None
-            self._recount()
-            return Settled.UNCHANGED
-        return settled
-
-    return _patched((Partition, "_settle_by", settle_by))
-
-
-@bug(
-    "drop a pending ISR change at a confirmation", {"confirmed while the ISR changes": 1}, minutes=3, **SMALL
-)
-def _drop_at_confirmation() -> contextlib.AbstractContextManager[None]:
-    rule = Partition.confirm
-
-    def confirm(self: Partition, *arguments: Any) -> bool:
-        self.change = None
-        self._recount()
-        return rule(self, *arguments)
-
-    return _patched((Partition, "confirm", confirm))
-
-
-@bug(
     "answer the controller before the broker epoch is known",
     {"late orders to a former registration": 1},
-    minutes=3,
-    **{**SMALL, "partitions": 2},
+    partitions=2,
     overrides={"controller.socket.timeout.ms": "400"},
 )
-def _answer_without_epoch() -> contextlib.AbstractContextManager[None]:
+def _answer_without_epoch() -> Planted:
+    """The controller repeats an order to L while L has no session. L takes it for a confirmation under the
+    registration that it is going to have, lifts the freeze, and acknowledges with acks=1 under its next
+    session, though its leadership is about to be given away."""
     check = ReplicaManager.check_controller
 
     def check_controller(self: ReplicaManager, broker_epoch: int, controller_epoch: int) -> ErrorCode:
@@ -311,69 +228,47 @@ def _answer_without_epoch() -> contextlib.AbstractContextManager[None]:
     )
 
 
-@bug("do not count registrations", {"power cut while the ISR changes": 1}, minutes=3, **SMALL)
-def _do_not_count_registrations() -> contextlib.AbstractContextManager[None]:
-    write_checked = Store.write_partition_state
+@bug(
+    "take a delayed fetch of a follower's former life",
+    {"late fetch of a former life": 1},
+    records_a_second=10,
+    overrides={"log.flush.interval.messages": "30"},
+)
+def _take_former_fetch() -> Planted:
+    """The ISR is down to L, so the high watermark stands still, while acks=1 goes on. F, not in the ISR,
+    catches up to 250; its next fetch, from 250, takes long. F's machine restarts without the end of its
+    log, F joins the ISR from 230, and the old fetch arrives: L commits up to 250."""
+    take_fetch = Partition.follower
 
-    async def write(self: Store, partition: Any, state: Any, **rest: Any) -> Any:
-        rest["registrations_version"] = -1
-        return await write_checked(self, partition, state, **rest)
+    def follower(
+        self: Partition, broker_id: Any, *, broker_epoch: Any, current_leader_epoch: int
+    ) -> FollowerState:
+        return take_fetch(
+            self, broker_id, broker_epoch=BrokerEpoch(2**62), current_leader_epoch=current_leader_epoch
+        )
 
-    return _patched((Store, "write_partition_state", write))
+    return _patched((Partition, "follower", follower))
 
 
 @bug(
-    "let the leader's own ISR write hide a restart",
-    {"power cut while the ISR changes": 1},
-    minutes=3,
-    **SMALL,
+    "keep a restarted leader's epoch at controller fail-over",
+    {"controller and leader crash": 1},
+    partitions=3,
 )
-def _hide_restart() -> contextlib.AbstractContextManager[None]:
-    return _patched((isr_store, "_members", lambda change, registrations, mzxid: (None, change.isr)))
+def _keep_restarted_leader() -> Planted:
+    """The controller and a leader crash; the leader is back before anybody rules. The next controller finds
+    it registered and named by the state, and lets it lead on in the same epoch: one epoch, two lives."""
+    return _patched((ControllerRegistrations, "restarted_since", lambda self, broker, mzxid: False))
 
 
-@bug("take an old fetch response", {"late answers of a leader": 1}, minutes=3, **SMALL, records_a_second=2)
-def _take_old_response() -> contextlib.AbstractContextManager[None]:
-    def counts(self: _Fetcher, following: Following, number: int) -> bool:
-        return True
+@bug("call a re-registered broker new although the state names it", {"quick restart": 1}, partitions=3)
+def _call_it_new() -> Planted:
+    """A leader restarts, and the controller sees both the end of the old registration and the new one at
+    once. It takes the broker for one that has just come, and sends it what the state says: lead, in the
+    epoch in which its former life led.
 
-    return _patched((_Fetcher, "_counts", counts))
-
-
-@bug(
-    "forget a producer's sequences after a roll",
-    {**CUTS, "slow links": 6},
-    overrides={"log.segment.bytes": "600"},
-)
-def _forget_sequences() -> contextlib.AbstractContextManager[None]:
-    roll = Log._roll
-
-    def rolled(self: Log, base_offset: int, now_ms: int) -> None:
-        roll(self, base_offset, now_ms)
-        self._producers.clear()
-
-    return _patched((Log, "_roll", rolled))
-
-
-@bug("trust a stale metadata answer", {"zombie leader": 1}, minutes=3, **{**SMALL, "consumers": 2})
-def _trust_stale_metadata() -> contextlib.AbstractContextManager[None]:
-    update = Metadata._update_topic
-
-    def update_topic(self: Metadata, name: str, topic: Any) -> bool:
-        before = self.topics.get(name)
-        self._forget(name)
-        update(self, name, topic)
-        return self.topics.get(name) != before
-
-    return _patched((Metadata, "_update_topic", update_topic))
-
-
-@bug(
-    "call a re-registered broker new although the state names it",
-    {"quick restart": 1},
-    **{**SMALL, "partitions": 3},
-)
-def _call_it_new() -> contextlib.AbstractContextManager[None]:
+    Two rules stand against it, and each alone suffices: a bounce is handled as a failure first, and
+    whoever starts is compared with what the states say of it. Both are taken away here."""
     read, started = Reign._read_brokers, Reign._brokers_started
 
     async def read_brokers(self: Reign) -> dict[BrokerId, BrokerInfo]:
@@ -395,13 +290,68 @@ def _call_it_new() -> contextlib.AbstractContextManager[None]:
     return _patched((Reign, "_read_brokers", read_brokers), (Reign, "_brokers_started", brokers_started))
 
 
-@bug(
-    "let kazoo's new session run an old session's write",
-    {"session ends in an election": 1},
-    minutes=3,
-    **SMALL,
-)
-def _run_in_new_session() -> contextlib.AbstractContextManager[None]:
+@bug("check the follower's node instead of counting registrations", {"power cut while the ISR changes": 1})
+def _check_nodes() -> Planted:
+    """L reads who is registered, and begins to write an ISR that names G. G's machine restarts without the
+    end of its log; its new znode has the same data version as the old one, so the write goes through,
+    and is younger than G's registration: nobody can see any more that G restarted."""
+    settle = Store._settle
+
+    async def checked(self: Store, operations: Sequence[Op], landed: Callable[[], Awaitable[Any]]) -> Any:
+        first, written = operations[0], operations[-1]
+        if not isinstance(first, Check) or first.path != paths.BROKER_IDS:
+            return await settle(self, operations, landed)
+        assert isinstance(written, SetData | Create)
+        checks = []
+        for member in json.loads(written.data)["isr"]:
+            stat = await self.exists(paths.broker(member))
+            if stat is not None:
+                checks.append(Check(paths.broker(member), stat.version))
+        try:
+            done = await settle(self, [*checks, *operations[1:]], landed)
+        except MultiFailed as failure:
+            raise MultiFailed(max(0, failure.index - len(checks) + 1), failure.error) from None
+        return [None, *done[len(checks) :]] if isinstance(done, list) else done
+
+    return _patched((Store, "_settle", checked))
+
+
+@bug("let the leader's own ISR write hide a restart", {"power cut while the ISR changes": 1})
+def _hide_restart() -> Planted:
+    """G's machine restarts without the end of its log. Before the controller has dealt with it, L writes an
+    ISR that still names G, and that write is younger than G's registration."""
+    return _patched((isr_store, "_members", lambda change, registrations, mzxid: (None, change.isr)))
+
+
+# --- sessions and the lease --------------------------------------------------------------
+
+
+@bug("keep serving after the session is gone", SESSIONS, partitions=3, pause_s=4)
+def _serve_without_session() -> Planted:
+    """A leader that is cut from ZooKeeper goes on to acknowledge acks=1 after its session has timed out."""
+    return _patched(
+        (Partition, "freeze", lambda self: None),
+        (Lease, "is_held", lambda self, now: True),
+        (Hosting, "may_acknowledge_alone", lambda self, replica: True),
+    )
+
+
+@bug("acknowledge without the lease", SESSIONS, partitions=3, pause_s=4)
+def _acknowledge_without_lease() -> Planted:
+    """The same, until it hears that the session is over: a broker that is cut off does not hear it."""
+    return _patched((Hosting, "may_acknowledge_alone", lambda self, replica: not replica.partition.is_frozen))
+
+
+@bug("let kazoo's new session run an old session's write", {"session ends in an election": 1}, minutes=1)
+def _run_in_new_session() -> Planted:
+    """A broker's session ends while its write of /controller is under way. kazoo, left to itself, opens
+    another session and sends there what was still to be sent; so /controller belongs to a session of which
+    the broker does not know. It names the broker, which takes it for somebody else's, and nobody rules.
+
+    In the simulation ZooKeeper's client is :class:`MemoryClient`, one object a session as `zk/session.py`
+    makes them. Planted is a client that is not stopped at the end of its session: those who wait are told,
+    but what was under way goes out under a new session. (Writes of partition states would do no harm: they
+    check how many registrations there were, and the broker has registered anew.)"""
     lost = MemoryClient._lost
     under_way: list[asyncio.Task[None]] = []
 
@@ -426,8 +376,143 @@ def _run_in_new_session() -> contextlib.AbstractContextManager[None]:
         writes = [request for request in self._in_flight if request.is_write]
         lost(self, connection)
         if is_over and writes and self._home is not None:
-            under_way.append(
-                asyncio.get_running_loop().create_task(go_on(self, writes), context=self._home())
-            )
+            task = asyncio.get_running_loop().create_task(go_on(self, writes), context=self._home())
+            under_way.append(task)
 
     return _patched((MemoryClient, "_lost", keep))
+
+
+# --- ISR changes and the controller's writes ---------------------------------------------
+
+
+@bug("count a replica into the ISR too early", {**RESTARTS, **CUTS}, partitions=3, pause_s=4)
+def _join_too_early() -> Planted:
+    """A follower that is behind the high watermark joins the ISR."""
+    rule = Partition.propose_expansion
+
+    def propose_expansion(self: Partition, follower: FollowerState, **facts: Any) -> IsrChange | None:
+        had, follower.log_end_offset = follower.log_end_offset, 2**40
+        try:
+            return rule(self, follower, **facts)
+        finally:
+            follower.log_end_offset = had
+
+    return _patched((Partition, "propose_expansion", propose_expansion))
+
+
+@bug(
+    "re-apply an ISR change after a version conflict",
+    {**SESSIONS, "contested ISR": 12, "slow zookeeper": 10, "crash": 6},
+    partitions=3,
+    pause_s=4,
+)
+def _force_isr_change() -> Planted:
+    """A leader drops a follower while the controller elects another leader. The leader's write meets
+    another version, and it writes again what it wanted, over the election."""
+    write_once = ZooKeeperIsrStore.write
+
+    async def write(self: ZooKeeperIsrStore, change: IsrChange) -> IsrOutcome:
+        outcome = await write_once(self, change)
+        store = self._session()
+        if isinstance(outcome, Conflict) and outcome.found is not None and store is not None:
+            registrations = await store.registrations()
+            await store.write_partition_state(
+                change.partition,
+                change.proposed,
+                expected_version=PartitionEpoch(outcome.found.partition_epoch),
+                registrations_version=registrations.version,
+            )
+        return outcome
+
+    return _patched((ZooKeeperIsrStore, "write", write))
+
+
+@bug("drop a pending ISR change when deposed", {"leader deposed behind a cut": 1})
+def _forget_deposition() -> Planted:
+    """L, with the ISR {L, F}, adds G; the write takes effect, but L's session ends before it hears so, and
+    G is elected. Orders of the controller reach neither L nor F. L, under its next session, reads that
+    it is deposed, and goes back to {L, F}: with F it commits what G does not have."""
+    rule = Partition._settle_by
+
+    def settle_by(self: Partition, change: IsrChange, found: LeaderAndIsr | None) -> Settled:
+        settled = rule(self, change, found)
+        if settled is Settled.DEPOSED:
+            self.is_deposed, self.change = False, None
+            self._recount()
+            return Settled.UNCHANGED
+        return settled
+
+    return _patched((Partition, "_settle_by", settle_by))
+
+
+@bug("drop a pending ISR change at a confirmation", {"confirmed while the ISR changes": 1}, minutes=1)
+def _drop_at_confirmation() -> Planted:
+    """L's write of an ISR is under way when a new controller confirms L with the state from before. L
+    forgets the write, which then takes effect: ZooKeeper and L differ about the ISR. Where G was added
+    and falls silent, L commits without it; where G was dropped, L never adds it again."""
+    rule = Partition.confirm
+
+    def confirm(self: Partition, *arguments: Any) -> bool:
+        self.change = None
+        self._recount()
+        return rule(self, *arguments)
+
+    return _patched((Partition, "confirm", confirm))
+
+
+@bug("forget the /controller_epoch check", {"controller deposed while it writes": 1})
+def _forget_controller_epoch() -> Planted:
+    """Another controller is elected while the old one, which is far from ZooKeeper, deals with a failure.
+    Where the new one has not touched the state yet, the old one's write goes through."""
+
+    async def write(self: FencedStore, operations: Sequence[Op]) -> list[OpResult]:
+        return await Store.write(self, operations)
+
+    return _patched((FencedStore, "write", write))
+
+
+# --- the log and the clients -------------------------------------------------------------
+
+
+@bug("append behind a failed write", {"disk error": 10, "quick restart": 3, "crash": 2}, minutes=1, pause_s=4)
+def _append_behind_failure() -> Planted:
+    """A write stops in the middle of a batch, and the next batch is appended behind the torn one."""
+
+    def failed(self: LogDir, error: OSError, doing: str) -> LogDirFailed:
+        return LogDirFailed(f"{doing}: {error}")
+
+    return _patched((LogDir, "failed", failed))
+
+
+@bug(
+    "forget a producer's sequences after a roll",
+    {**CUTS, "slow links": 6},
+    minutes=1,
+    modes=(Mode.IDEMPOTENT, Mode.IDEMPOTENT),
+    overrides={"log.segment.bytes": "600"},
+)
+def _forget_sequences() -> Planted:
+    """The answer to a produce request is lost, the segment is rolled, and the retry is appended once more."""
+    roll = Log._roll
+
+    def rolled(self: Log, base_offset: int, now_ms: int) -> None:
+        roll(self, base_offset, now_ms)
+        self._producers.clear()
+
+    return _patched((Log, "_roll", rolled))
+
+
+@bug("trust a stale metadata answer", {"zombie leader": 1}, minutes=1.5)
+def _trust_stale_metadata() -> Planted:
+    """A leader is cut off and replaced, and does not know it. A consumer that has read what its successor
+    wrote asks it for metadata, believes it, and reads on there: the position is beyond that log's end,
+    so it starts over."""
+    update = Metadata._update_topic
+
+    def update_topic(self: Metadata, name: str, topic: Any) -> bool:
+        before = self.topics.get(name)
+        self._forget(name)
+        update(self, name, topic)
+        return self.topics.get(name) != before
+
+    return _patched((Metadata, "_update_topic", update_topic))

@@ -16,6 +16,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Final
 
 from kafkalite.common import LeaderAndIsr, TopicPartition
 from kafkalite.replication.partition import Partition
@@ -26,6 +27,21 @@ from .cluster import Node, eventually
 from .nemesis import Nemesis
 
 Links = list[tuple[str, str]]
+
+HISTORIES: Final = (
+    "late fetch of a former life",
+    "late orders to a former life",
+    "late orders to a former registration",
+    "controller deposed while it writes",
+    "leader deposed behind a cut",
+    "confirmed while the ISR changes",
+    "power cut while the ISR changes",
+    "late answers of a leader",
+    "leadership to and fro",
+    "zombie leader",
+    "session ends in an election",
+)
+"""The faults of several steps, by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,20 +60,20 @@ class Stress(Nemesis):
     _is_busy = False
 
     def faults(self) -> dict[str, Callable[[], Awaitable[None]]]:
-        return {
-            **super().faults(),
-            "late fetch of a former life": self.late_fetch,
-            "late orders to a former life": self.late_orders,
-            "late orders to a former registration": self.late_orders_between_sessions,
-            "controller deposed while it writes": self.deposed_controller_writes,
-            "leader deposed behind a cut": self.deposed_behind_a_cut,
-            "confirmed while the ISR changes": self.confirmed_in_a_change,
-            "power cut while the ISR changes": self.power_cut_in_a_change,
-            "late answers of a leader": self.late_answers,
-            "leadership to and fro": self.to_and_fro,
-            "zombie leader": self.zombie_leader,
-            "session ends in an election": self.session_ends_in_an_election,
-        }
+        histories = (
+            self.late_fetch,
+            self.late_orders,
+            self.late_orders_between_sessions,
+            self.deposed_controller_writes,
+            self.deposed_behind_a_cut,
+            self.confirmed_in_a_change,
+            self.power_cut_in_a_change,
+            self.late_answers,
+            self.to_and_fro,
+            self.zombie_leader,
+            self.session_ends_in_an_election,
+        )
+        return {**super().faults(), **dict(zip(HISTORIES, histories, strict=True))}
 
     # --- helpers -------------------------------------------------------------------------
 

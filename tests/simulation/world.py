@@ -24,7 +24,7 @@ from .cluster import Cluster, eventually
 from .groups import COORDINATORS, CoordinatorInvariants, GroupNemesis, GroupWorkload
 from .invariants import InvariantBroken, Invariants, compare_logs
 from .loop import START_MS, VirtualLoop, simulate
-from .stress import Stress
+from .stress import HISTORIES, Stress
 from .workload import ProducerSpec, Workload
 
 LIVENESS_S: Final = 60
@@ -129,6 +129,13 @@ PROFILES: Final = {
             Faults.WILD,
             overrides={"unclean.leader.election.enable": "true"},
             **GROUPS,
+        ),
+        Profile(
+            "histories",
+            dict.fromkeys(HISTORIES, 1.0),
+            overrides={"leader.imbalance.check.interval.seconds": "4"},
+            pause_s=2,
+            brokers=(3, 3, 4),
         ),
     )
 }
