@@ -385,7 +385,7 @@ def _run_in_new_session() -> Planted:
 # --- ISR changes and the controller's writes ---------------------------------------------
 
 
-@bug("count a replica into the ISR too early", {**RESTARTS, **CUTS}, partitions=3, pause_s=4)
+@bug("count a replica into the ISR too early", {"cut between brokers": 1}, pause_s=4, records_a_second=20)
 def _join_too_early() -> Planted:
     """A follower that is behind the high watermark joins the ISR."""
     rule = Partition.propose_expansion
