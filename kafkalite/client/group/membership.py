@@ -136,7 +136,9 @@ class Membership:
         self._wake = asyncio.Event()
         self._given_up = asyncio.Event()
         """An answer that is waited for is of no use any more."""
-        self._settled = asyncio.Event()
+        self._agreed = asyncio.Event()
+        """A generation was agreed on, and commits of it are accepted. What it takes away is still owned then:
+        it is given up once the caller is done with it, and the caller may be waiting for a commit."""
         self._committing = asyncio.Lock()
         self._commits_begun = 0
         self._committed_by: dict[TopicPartition, int] = {}
@@ -221,11 +223,9 @@ class Membership:
             if self._wanted is not None and not self._awaits_read:
                 self.member.subscribe(self._wanted)
             step = self.member.step()
-            if not self.member.is_settled:
-                self._settled.clear()
             match step:
                 case Rest():
-                    self._settled.set()
+                    self._agreed.set()
                     await self._wake.wait()
                 case BackOff(failures):
                     await self.coordinator.wait(failures)
@@ -248,6 +248,8 @@ class Membership:
                     else:
                         self.coordinator.heard(synced.error_code)
                         self.member.synced(synced)
+                        if self.member.phase is Phase.ADOPTING:
+                            self._agreed.set()
                 case Revoke(partitions):
                     await self._revoke(partitions)
                 case Lose(partitions):
@@ -265,7 +267,7 @@ class Membership:
                     self.member.told()
                     self._reader.raise_at_next_read(error)
                     if error.code == ErrorCode.FENCED_INSTANCE_ID:
-                        self._settled.set()
+                        self._agreed.set()
                         return
                 case _:
                     assert_never(step)
@@ -524,7 +526,7 @@ class Membership:
             if code == ErrorCode.REBALANCE_IN_PROGRESS:
                 if not may_wait or self._is_calling_listener:
                     raise error_for(code, f"group {self._config.group_id} rebalances")
-                await self._until_settled()
+                await self._until_agreed()
                 continue
             refusal = error_for(code, f"the commit of {tp} in group {self._config.group_id}")
             if not refusal.retriable and code not in TRY_AGAIN:
@@ -532,7 +534,7 @@ class Membership:
             failures += 1
             await self.coordinator.wait(failures)
 
-    async def _until_settled(self) -> None:
-        self._settled.clear()
+    async def _until_agreed(self) -> None:
+        self._agreed.clear()
         self._wake.set()
-        await self._settled.wait()
+        await self._agreed.wait()

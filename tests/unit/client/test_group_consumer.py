@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from kafkalite.client import Consumer, RebalanceListener, errors
+from kafkalite.client import Consumer, ConsumerRecord, RebalanceListener, errors
 from kafkalite.common import TopicPartition
 from kafkalite.protocol.errors import (
     ErrorCode,
@@ -559,6 +559,39 @@ def test_a_commit_that_is_tried_again_does_not_undo_a_later_one() -> None:
     scenario(story)
 
 
+def test_a_commit_in_a_rebalance_does_not_wait_for_what_waits_for_the_caller() -> None:
+    """Partitions are given up once the caller is done with them; it is not while it waits for a commit."""
+
+    async def story(cluster: GroupCluster) -> None:
+        fill(cluster, 4)
+        async with consumer_of(cluster, enable_auto_commit=False) as consumer:
+            consumer.subscribe(["t"])
+            found: dict[TopicPartition, list[ConsumerRecord]] = {}
+            while len(found) < 4:
+                found |= await consumer.getmany(timeout_ms=100, max_records=100)
+            refused: list[int] = []
+
+            def slow_to_divide(name: str, node: int, request: Message) -> Fault:
+                if name == "offset_commit" and cluster.group.state == "CompletingRebalance":
+                    refused.append(node)
+                return Fault.SLOW if name == "metadata" and len(cluster.group.members) == 2 else Fault.NONE
+
+            cluster.hook = slow_to_divide
+            second = await Worker(cluster).start()
+            await until(lambda: cluster.group.state == "CompletingRebalance")
+            async with asyncio.timeout(20):
+                await consumer.commit({tp: records[-1].offset + 1 for tp, records in found.items()})
+            assert refused, "the commit did not meet the rebalance"
+            assert {tp: cluster.group.offsets[tp][0] for tp in found} == dict.fromkeys(parts(0, 1, 2, 3), 4)
+            async with asyncio.timeout(20):
+                while len(second.consumer.assignment()) < 2:
+                    await consumer.getmany(timeout_ms=100)
+            await second.stop()
+            assert second.seen == []
+
+    scenario(story)
+
+
 def test_a_commit_that_is_tried_again_leaves_alone_what_was_given_up() -> None:
     async def story(cluster: GroupCluster) -> None:
         fill(cluster, 10)
@@ -586,6 +619,40 @@ def test_a_commit_that_is_tried_again_leaves_alone_what_was_given_up() -> None:
             assert {tp: offset for tp, (offset, _, _) in cluster.group.offsets.items()} == theirs
             reading.cancel()
             await other.stop()
+
+    scenario(story)
+
+
+def test_a_commit_that_waited_while_its_partitions_were_lost_fails() -> None:
+    """They may be this member's again by then, but others may have committed beyond it."""
+
+    async def story(cluster: GroupCluster) -> None:
+        fill(cluster, 4)
+        heard = Heard()
+        async with consumer_of(cluster, enable_auto_commit=False) as consumer:
+            consumer.subscribe(["t"], listener=heard)
+            await consumer.getone()
+            [first] = cluster.group.members
+            is_slow = True
+
+            def slow_to_divide(name: str, node: int, request: Message) -> Fault:
+                waits = is_slow and name == "metadata" and len(cluster.group.members) == 2
+                return Fault.SLOW if waits else Fault.NONE
+
+            cluster.hook = slow_to_divide
+            second = await Worker(cluster).start()
+            await until(lambda: cluster.group.state == "CompletingRebalance")
+            committing = asyncio.create_task(consumer.commit())
+            await asyncio.sleep(0.05)
+            assert not committing.done()
+            is_slow = False
+            cluster.expel(first)
+            await second.stop()
+            with pytest.raises(errors.CommitFailedError):
+                async with asyncio.timeout(30):
+                    await committing
+            await until(lambda: consumer.assignment() == parts(0, 1, 2, 3))
+            assert ("lost", parts(0, 1, 2, 3)) in heard.events
 
     scenario(story)
 
