@@ -178,32 +178,6 @@ async def test_members_join_leave_die_and_pause(bootstrap: str, tmp_path: Path) 
     assert {tp.partition: found.offset for tp, found in committed.items()} == dict.fromkeys(range(4), total)
 
 
-async def test_the_coordinator_dies_while_the_group_rebalances(
-    cluster: LocalCluster, bootstrap: str, tmp_path: Path
-) -> None:
-    await make_topic(bootstrap, "survives")
-    await fill(bootstrap, "survives", 500)
-    workers = [Worker(tmp_path, "a", bootstrap, "survives", "orphans")]
-    name = ""
-    try:
-        await until(lambda: bool(workers[0].seen()))
-        async with AdminClient(bootstrap_servers=bootstrap) as admin:
-            description = (await admin.describe_consumer_groups(["orphans"]))["orphans"]
-        name = f"broker-{description.coordinator.node_id}"
-        workers += [Worker(tmp_path, other, bootstrap, "survives", "orphans") for other in "bc"]
-        cluster.verb("kill", name)
-        await fill(bootstrap, "survives", 500)
-        await until(lambda: {s for w in workers for s in w.seen()} == everything(1000))
-        cluster.verb("start", name)
-        await fill(bootstrap, "survives", 500)
-        await until(lambda: {s for w in workers for s in w.seen()} == everything(1500))
-        assert all(worker.process.poll() is None for worker in workers)
-    finally:
-        for worker in workers:
-            worker.end()
-        cluster.verb("start", name, expect=None)
-
-
 async def test_a_rolling_bounce_of_the_brokers(cluster: LocalCluster, bootstrap: str, tmp_path: Path) -> None:
     await make_topic(bootstrap, "rolling")
     workers = [Worker(tmp_path, name, bootstrap, "rolling", "rollers") for name in "ab"]
