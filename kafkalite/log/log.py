@@ -27,7 +27,6 @@ import os
 import random
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Final, NamedTuple, NoReturn
 
 from kafkalite.common import LeaderEpoch, TopicPartition, Uuid
@@ -90,8 +89,7 @@ class UnexpectedOffset(Exception):
         self.last_offset = last_offset
 
 
-@dataclass(frozen=True, slots=True)
-class AppendInfo:
+class AppendInfo(NamedTuple):
     """What an append did."""
 
     first_offset: int

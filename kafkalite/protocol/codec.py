@@ -255,6 +255,10 @@ def _zero(kind: msgspec.inspect.Type) -> Any:
 # --- Encoding --------------------------------------------------------------------------------
 
 
+_COPIED_BYTES: Final = 4096
+"""Records up to this size are copied: that costs less than a piece of their own."""
+
+
 class _Field(NamedTuple):
     name: str
     key: bytes
@@ -300,7 +304,8 @@ def _plan(struct: type[msgspec.Struct]) -> _Plan | None:
 def encode(message: Message) -> list[Buffer]:
     """Write ``message`` as MessagePack, in pieces to be sent one after another.
 
-    Record batches are pieces of their own, the very buffers that the message holds.
+    Record batches, but for small ones, are pieces of their own, the very buffers that the message
+    holds.
     """
     plan = _plan(type(message))
     if plan is None:
@@ -317,13 +322,14 @@ def _write(plan: _Plan, value: msgspec.Struct, head: bytearray, pieces: list[Buf
     if plan.records_last:
         field = plan.fields[-1]
         records = getattr(value, field.name)
+        if records is None or len(records) <= _COPIED_BYTES:
+            _ENCODER.encode_into(value, head, -1)
+            return head
         # Without its records the struct is small and ends in one nil, which makes way for them.
-        bare = value if records is None else msgspec.structs.replace(value, **{field.name: None})
+        bare = msgspec.structs.replace(value, **{field.name: None})
         _ENCODER.encode_into(bare, head, -1)
-        if records is not None:
-            del head[-1]
-            head = _put_records(records, head, pieces)
-        return head
+        del head[-1]
+        return _put_records(records, head, pieces)
     head += plan.header
     for field in plan.fields:
         head += field.key

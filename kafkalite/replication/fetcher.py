@@ -222,6 +222,7 @@ class _Fetcher:
                 self._back_off(asked)
                 continue
             await self._take(asked, response)
+            del response  # Its buffer is the next one's.
         self._owner.forget(self)
 
     def _back_off(self, asked: _Asked) -> None:

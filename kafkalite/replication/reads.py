@@ -13,7 +13,7 @@ from typing import Final
 
 from kafkalite.common import UNKNOWN_OFFSET, ZERO_UUID, BrokerEpoch, BrokerId, LeaderEpoch
 from kafkalite.edge import Buffer
-from kafkalite.log.log import Log, WouldBlock
+from kafkalite.log.log import Log, Read, WouldBlock
 from kafkalite.protocol.errors import (
     BrokerError,
     ErrorCode,
@@ -27,6 +27,7 @@ from kafkalite.protocol.errors import (
 )
 from kafkalite.protocol.fetch import (
     FetchPartition,
+    FetchReplicaState,
     FetchRequest,
     FetchResponse,
     FetchResponseCurrentLeader,
@@ -60,6 +61,9 @@ EARLIEST_LOCAL: Final = -4
 LATEST_TIERED: Final = -5
 
 
+_NOT_DIVERGING: Final = FetchResponseDivergingEpoch()
+
+
 class Wanted:
     """One partition of a fetch request."""
 
@@ -72,6 +76,7 @@ class Wanted:
         "topic",
         "topic_id",
         "until",
+        "upper_bound",
         "was_counted",
     )
 
@@ -86,6 +91,8 @@ class Wanted:
         self.generation = 0
         self.until = 0
         """The replica's count of readable bytes when the answer was read."""
+        self.upper_bound = 0
+        """The end of what may be read (exclusive), when it was checked."""
         self.was_counted = False
         """Set once the fetch was noted as a follower's report: a second read is none."""
 
@@ -136,16 +143,21 @@ class Reads:
         wanted = [
             Wanted(topic.topic, topic.topic_id, part) for topic in request.topics for part in topic.partitions
         ]
-        is_follower = request.replica_state.replica_id >= 0
+        asker = request.replica_state
+        is_follower = asker.replica_id >= 0
         max_bytes = request.max_bytes
         if not is_follower:
             max_bytes = min(max_bytes, hosting.config.fetch_max_bytes)
         deadline = hosting.clock.monotonic() + request.max_wait_ms / 1000
         while True:
-            size, is_urgent = await self._read_all(request, wanted, max_bytes)
+            is_urgent, is_readable = self._check_all(asker, wanted)
             left_s = deadline - hosting.clock.monotonic()
-            if is_urgent or not wanted or size >= request.min_bytes or left_s <= 0:
-                break
+            size = 0
+            if is_readable or is_urgent or not wanted or left_s <= 0 or request.min_bytes <= 0:
+                size, failed = await self._read_all(wanted, max_bytes)
+                left_s = deadline - hosting.clock.monotonic()
+                if is_urgent or failed or not wanted or size >= request.min_bytes or left_s <= 0:
+                    break
             delayed = DelayedFetch(wanted, is_follower=is_follower, missing=request.min_bytes - size)
             if delayed.is_complete():
                 continue  # Something came while a cold read was under way.
@@ -165,99 +177,139 @@ class Reads:
                     counters.failed_fetch_requests += w.answer is not None and w.answer.error_code != 0
         return self._response(request, wanted)
 
-    async def _read_all(
-        self, request: FetchRequest, wanted: Sequence[Wanted], max_bytes: int
-    ) -> tuple[int, bool]:
-        """Read every partition within the limits; return the bytes, and whether to answer now."""
-        total = 0
-        is_urgent = False
+    def _check_all(self, asker: FetchReplicaState, wanted: Sequence[Wanted]) -> tuple[bool, bool]:
+        """Check every partition; tell whether to answer now, and whether there is anything to read."""
+        is_urgent = is_readable = False
         for w in wanted:
+            w.answer = None
+            w.size = 0
             try:
-                if not await self._read(request, w, left=max_bytes - total, is_first=total == 0):
-                    is_urgent = True
+                if self._check(asker, w):
+                    is_readable = True
             except BrokerError as error:
                 w.answer = self._error_answer(w, error)
-                w.size = 0
-                is_urgent = True
             except Exception as error:  # One partition's fault leaves the others running.
-                assert w.replica is not None
-                self._hosting.fail(w.replica, error)
-                w.answer = self._error_answer(w, KafkaStorageError(f"{w.replica.topic_partition} failed"))
-                w.size = 0
+                self._fail(w, error)
+            if w.answer is not None:
                 is_urgent = True
-            total += w.size
-        return total, is_urgent
+        return is_urgent, is_readable
 
-    async def _read(self, request: FetchRequest, w: Wanted, *, left: int, is_first: bool) -> bool:
-        """Read one partition into ``w.answer``; False for a diverging epoch. Awaits only cold bytes."""
+    async def _read_all(self, wanted: Sequence[Wanted], max_bytes: int) -> tuple[int, bool]:
+        """Read, within the limits, every partition that has no answer yet; return the bytes, and
+        whether one of them failed. Awaits only bytes that are not in memory."""
+        total = 0
+        has_failed = False
+        for w in wanted:
+            if w.answer is not None:
+                continue
+            try:
+                read = self._read(w, left=max_bytes - total, is_first=total == 0)
+                if isinstance(read, WouldBlock):
+                    read = await self._read_cold(w, left=max_bytes - total, is_first=total == 0)
+                w.size = len(read.records)
+                w.answer = _answer(w, read.records)
+            except BrokerError as error:
+                w.answer = self._error_answer(w, error)
+                has_failed = True
+            except Exception as error:  # One partition's fault leaves the others running.
+                self._fail(w, error)
+                has_failed = True
+            total += w.size
+        return total, has_failed
+
+    def _fail(self, w: Wanted, error: Exception) -> None:
+        assert w.replica is not None
+        self._hosting.fail(w.replica, error)
+        w.answer = self._error_answer(w, KafkaStorageError(f"{w.replica.topic_partition} failed"))
+
+    def _check(self, asker: FetchReplicaState, w: Wanted) -> bool:
+        """Check that ``w`` may be read, and take a follower's report into account.
+
+        Tells whether there is anything to read; a diverging epoch becomes the answer.
+        """
         part = w.part
-        w.size = 0
         replica = self._hosting.require(w.topic, part.partition)
         w.replica = replica
         partition = replica.partition
         partition.check_leader(part.current_leader_epoch)
-        _check_topic_id(replica, w.topic_id)
+        if w.topic_id != ZERO_UUID:
+            _check_topic_id(replica, w.topic_id)
         log = replica.log
         assert log is not None
         w.generation = replica.generation
         fetch_offset = part.fetch_offset
-        follower_id = request.replica_state.replica_id
-        if follower_id >= 0:
+        log_end_offset = log.log_end_offset
+        is_follower = asker.replica_id >= 0
+        if is_follower:
+            broker_epoch = BrokerEpoch(asker.replica_epoch)
             follower = partition.follower(
-                BrokerId(follower_id),
-                broker_epoch=BrokerEpoch(request.replica_state.replica_epoch),
+                BrokerId(asker.replica_id),
+                broker_epoch=broker_epoch,
                 current_leader_epoch=part.current_leader_epoch,
             )
             # From its first fetch on, whatever that finds: the life before has ended.
-            follower.broker_epoch = BrokerEpoch(request.replica_state.replica_epoch)
-        else:
-            follower = None
-        if part.last_fetched_epoch >= 0:
-            end = EpochEnd(*log.end_offset_for_epoch(LeaderEpoch(part.last_fetched_epoch)))
+            follower.broker_epoch = broker_epoch
+        epoch = part.last_fetched_epoch
+        # The newest epoch ends at the log end: whoever is in it and not beyond has not diverged.
+        if epoch >= 0 and (epoch != log.latest_epoch or fetch_offset > log_end_offset):
+            end = EpochEnd(*log.end_offset_for_epoch(LeaderEpoch(epoch)))
             if not end.is_known:
-                raise OffsetOutOfRangeError(
-                    f"{replica.topic_partition}: epoch {part.last_fetched_epoch} is not known here"
-                )
-            if diverges(part.last_fetched_epoch, fetch_offset, end):
-                w.answer = _answer(
-                    w, log, diverging=FetchResponseDivergingEpoch(epoch=end.epoch, end_offset=end.end_offset)
-                )
+                raise OffsetOutOfRangeError(f"{replica.topic_partition}: epoch {epoch} is not known here")
+            if diverges(epoch, fetch_offset, end):
+                diverging = FetchResponseDivergingEpoch(epoch=end.epoch, end_offset=end.end_offset)
+                w.answer = _answer(w, b"", diverging)
                 return False
-        if not log.log_start_offset <= fetch_offset <= log.log_end_offset:
-            if fetch_offset > log.log_end_offset and follower is None:
+        if not log.log_start_offset <= fetch_offset <= log_end_offset:
+            if fetch_offset > log_end_offset and not is_follower:
                 self._check_end_is_known(replica)
             raise OffsetOutOfRangeError(
                 f"{replica.topic_partition}: offset {fetch_offset} is not within "
-                f"{log.log_start_offset} to {log.log_end_offset}"
+                f"{log.log_start_offset} to {log_end_offset}"
             )
-        if follower is not None:
+        if is_follower:
             if not w.was_counted:
                 w.was_counted = True
                 self._hosting.note_fetch(
                     replica, follower, fetch_offset=fetch_offset, log_start_offset=part.log_start_offset
                 )
-            upper_bound = log.log_end_offset
+            w.upper_bound = log_end_offset
             w.until = replica.appended_bytes
         else:
-            upper_bound = log.high_watermark
+            w.upper_bound = log.high_watermark
             w.until = replica.committed_bytes
-        records: Buffer = b""
-        limit = min(part.partition_max_bytes, left)
-        if fetch_offset < upper_bound and (limit > 0 or is_first):
-            read = log.read(
-                fetch_offset, max_bytes=max(limit, 0), upper_bound=upper_bound, min_one_message=is_first
-            )
-            if isinstance(read, WouldBlock):
-                generation = replica.generation
-                read = await log.read_cold(
-                    fetch_offset, max_bytes=max(limit, 0), upper_bound=upper_bound, min_one_message=is_first
-                )
-                if replica.generation != generation:
-                    partition.check_leader(part.current_leader_epoch)
-            records = read.records
-            w.size = len(records)
-        w.answer = _answer(w, log, records=records)
-        return True
+        return fetch_offset < w.upper_bound
+
+    def _read(self, w: Wanted, *, left: int, is_first: bool) -> Read | WouldBlock:
+        """Read one partition, from memory only."""
+        replica = w.replica
+        assert replica is not None
+        assert replica.log is not None
+        if replica.generation != w.generation:
+            # Another partition's bytes were waited for since this one was checked.
+            replica.partition.check_leader(w.part.current_leader_epoch)
+        offset = w.part.fetch_offset
+        limit = min(w.part.partition_max_bytes, left)
+        if offset >= w.upper_bound or (limit <= 0 and not is_first):
+            return Read(b"", offset, offset)
+        return replica.log.read(
+            offset, max_bytes=max(limit, 0), upper_bound=w.upper_bound, min_one_message=is_first
+        )
+
+    async def _read_cold(self, w: Wanted, *, left: int, is_first: bool) -> Read:
+        """Read off the loop; whatever changed meanwhile is an error."""
+        replica = w.replica
+        assert replica is not None
+        assert replica.log is not None
+        generation = replica.generation
+        read = await replica.log.read_cold(
+            w.part.fetch_offset,
+            max_bytes=max(min(w.part.partition_max_bytes, left), 0),
+            upper_bound=w.upper_bound,
+            min_one_message=is_first,
+        )
+        if replica.generation != generation:
+            replica.partition.check_leader(w.part.current_leader_epoch)
+        return read
 
     def _check_end_is_known(self, replica: Replica) -> None:
         """Raise NotLeaderOrFollowerError where others may lead and have written on.
@@ -414,18 +466,18 @@ def _check_topic_id(replica: Replica, topic_id: str) -> None:
 
 
 def _answer(
-    w: Wanted,
-    log: Log,
-    *,
-    records: Buffer = b"",
-    diverging: FetchResponseDivergingEpoch | None = None,
+    w: Wanted, records: Buffer, diverging: FetchResponseDivergingEpoch = _NOT_DIVERGING
 ) -> FetchResponsePartition:
+    assert w.replica is not None
+    log = w.replica.log
+    assert log is not None
+    high_watermark = log.high_watermark
     return FetchResponsePartition(
         partition_index=w.part.partition,
         error_code=ErrorCode.NONE,
-        high_watermark=log.high_watermark,
-        last_stable_offset=log.high_watermark,
+        high_watermark=high_watermark,
+        last_stable_offset=high_watermark,
         log_start_offset=log.log_start_offset,
-        diverging_epoch=diverging if diverging is not None else FetchResponseDivergingEpoch(),
+        diverging_epoch=diverging,
         records=memoryview(records),
     )

@@ -36,7 +36,7 @@ import logging
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -89,8 +89,7 @@ class BrokerState(enum.IntEnum):
         return self in (BrokerState.RUNNING, BrokerState.PENDING_CONTROLLED_SHUTDOWN)
 
 
-@dataclass(frozen=True, slots=True)
-class RequestContext:
+class RequestContext(NamedTuple):
     """What a handler may know about a request beside its message."""
 
     listener: str

@@ -33,6 +33,10 @@ FIRST_BUFFER_BYTES: Final = 4 << 20
 MAX_KNOWN_HEADS: Final = 256
 """Then all are forgotten: whoever never sends the same head twice must not fill the memory."""
 
+_REUSE_TIMES: Final = 4
+"""A buffer is used again for bodies of at least one in so many of its bytes: what is handed on with
+a body holds all of its buffer."""
+
 NO_BODY: Final = memoryview(b"")
 
 _LENGTH: Final = b"\r\nContent-Length: "
@@ -96,6 +100,15 @@ class Heads(Generic[T]):
         return known, int(digits), correlation
 
 
+def _is_free(buffer: bytearray) -> bool:
+    """Whether nobody holds a view of ``buffer``: only then can its length change."""
+    try:
+        buffer.append(buffer.pop())
+    except BufferError:
+        return False
+    return True
+
+
 class Begun(NamedTuple):
     """A body that is under way."""
 
@@ -110,8 +123,12 @@ class Framed(asyncio.BufferedProtocol):
     nothing stays in it from one call to the next. ``begins`` is what every plain head begins with.
     """
 
-    def __init__(self, scratch: bytearray, begins: bytes) -> None:
+    def __init__(self, scratch: bytearray, begins: bytes, *, reuse_bytes: int = 0) -> None:
+        """``reuse_bytes`` bounds the buffer that is kept from one body to the next."""
         self._scratch = memoryview(scratch)
+        self._reuse_bytes = reuse_bytes
+        self._spare = bytearray()
+        """The buffer of an earlier body, which may still be in use."""
         self._begins = begins
         self._partial = b""
         """The beginning of a head."""
@@ -157,7 +174,7 @@ class Framed(asyncio.BufferedProtocol):
         buffer = body.buffer
         if self._filled == len(buffer):
             buffer.extend(bytes(min(len(buffer), body.size - len(buffer))))
-        return memoryview(buffer)[self._filled :]
+        return memoryview(buffer)[self._filled : body.size]
 
     def buffer_updated(self, nbytes: int) -> None:
         """``nbytes`` have come there."""
@@ -170,7 +187,9 @@ class Framed(asyncio.BufferedProtocol):
             self.partly_received()
             return
         self._body = None
-        self.body_received(memoryview(body.buffer))
+        if body.size <= self._reuse_bytes:
+            self._spare = body.buffer
+        self.body_received(memoryview(body.buffer)[: body.size])
 
     def _read(self, data: bytes) -> None:
         """Take bytes that begin with a head, or within one."""
@@ -202,8 +221,10 @@ class Framed(asyncio.BufferedProtocol):
     def _begin_body(self, first: Buffer, size: int) -> None:
         """Make the buffer for a body of ``size`` bytes, of which ``first`` have come."""
         filled = len(first)
-        buffer = bytearray(max(min(size, FIRST_BUFFER_BYTES), filled))
-        buffer[:filled] = first
+        buffer = self._spare
+        if not size <= len(buffer) <= _REUSE_TIMES * size or not _is_free(buffer):
+            buffer = bytearray(max(min(size, FIRST_BUFFER_BYTES), filled))
+        memoryview(buffer)[:filled] = first
         self._body = Begun(buffer, size)
         self._filled = filled
         self.partly_received()

@@ -30,6 +30,8 @@ from kafkalite.transport.framing import MAX_KNOWN_HEADS, SCRATCH_BYTES, Framed, 
 
 CONNECT_TIMEOUT_MS: Final = 10_000
 """Kafka's `socket.connection.setup.timeout.ms`."""
+REUSE_BYTES: Final = 2 << 20
+"""A connection keeps the buffer of an answer up to this size for the next one."""
 
 
 class HttpTransport:
@@ -235,7 +237,7 @@ class _Connection(Framed):
     def __init__(
         self, address: Address, loop: asyncio.AbstractEventLoop, heads: Heads[_Meaning], scratch: bytearray
     ) -> None:
-        super().__init__(scratch, b"HTTP/1.1 ")
+        super().__init__(scratch, b"HTTP/1.1 ", reuse_bytes=REUSE_BYTES)
         self._address = address
         self._loop = loop
         self._in_flight: deque[_Due] = deque()

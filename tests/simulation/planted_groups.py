@@ -19,7 +19,10 @@ from .groups import COORDINATORS
 from .planted import Bug, Plant, _patched
 from .world import GROUPS, Profile
 
-BUGS: list[Bug] = []
+AT_ONCE: list[Bug] = []
+"""Found by one of the first seeds."""
+IN_THE_END: list[Bug] = []
+"""Found by a seed further on."""
 
 
 def bug(name: str, faults: dict[str, float], *, at_once: bool = False) -> Callable[[Plant], Plant]:
@@ -27,7 +30,7 @@ def bug(name: str, faults: dict[str, float], *, at_once: bool = False) -> Callab
 
     def register(plant: Plant) -> Plant:
         profile = Profile(f"planted: {name}", faults, pause_s=6.0, **GROUPS)
-        BUGS.append(Bug(name, plant, profile, at_once, minutes=1.5))
+        (AT_ONCE if at_once else IN_THE_END).append(Bug(name, plant, profile, minutes=1.5))
         return plant
 
     return register

@@ -16,9 +16,10 @@ from kafkalite.transport.framing import Framed, Heads, plain_fields
 class Receiver(Framed):
     """Takes messages whose head is `MSG` and a length; anything else is raw."""
 
-    def __init__(self) -> None:
-        super().__init__(bytearray(64), b"MSG ")
+    def __init__(self, *, reuse_bytes: int = 0, holds: bool = False) -> None:
+        super().__init__(bytearray(64), b"MSG ", reuse_bytes=reuse_bytes)
         self.bodies: list[bytes] = []
+        self.held: list[memoryview] | None = [] if holds else None
         self.raw = b""
 
     def head_received(self, head: bytes) -> int | None:
@@ -27,6 +28,8 @@ class Receiver(Framed):
 
     def body_received(self, body: memoryview) -> None:
         self.bodies.append(bytes(body))
+        if self.held is not None:
+            self.held.append(body[1:])
 
     def raw_received(self, data: bytes) -> None:
         self.raw += data
@@ -51,17 +54,21 @@ def message(body: bytes) -> bytes:
     bodies=st.lists(st.binary(max_size=300), max_size=6),
     raw=st.sampled_from([b"", b"GET / HTTP/1.1\r\n\r\nand more", b"MSG x\r\n\r\nand more", b"MSG 1\n\nx"]),
     cuts=st.lists(st.integers(0, 2000), max_size=8),
+    reuse_bytes=st.sampled_from([0, 250]),
+    holds=st.booleans(),
 )
 def test_messages_come_out_whole_however_the_stream_is_cut(
-    bodies: Sequence[bytes], raw: bytes, cuts: Sequence[int]
+    bodies: Sequence[bytes], raw: bytes, cuts: Sequence[int], reuse_bytes: int, holds: bool
 ) -> None:
     stream = b"".join(map(message, bodies)) + raw
     places = sorted({0, len(stream), *(cut for cut in cuts if cut < len(stream))})
-    receiver = Receiver()
+    receiver = Receiver(reuse_bytes=reuse_bytes, holds=holds)
     for start, end in itertools.pairwise(places):
         receiver.receive(stream[start:end])
     assert receiver.bodies == list(bodies)
     assert receiver.raw == raw
+    if receiver.held is not None:
+        assert receiver.held == [body[1:] for body in bodies], "what is in use stays as it is"
     assert not receiver.is_mid_head
     assert not receiver.is_mid_body
 
@@ -78,6 +85,28 @@ def test_a_large_body_is_received_in_place_and_its_buffer_grows_as_it_comes(
     assert len(receiver.get_buffer(-1)) == 50
     receiver.receive(body[150:])
     assert receiver.bodies == [body]
+
+
+@pytest.mark.parametrize("holds", [True, False])
+def test_a_buffer_is_used_again_unless_somebody_still_looks_at_it(holds: bool) -> None:
+    receiver = Receiver(reuse_bytes=1000, holds=holds)
+    buffers = []
+    bodies = [b"a" * 1000, b"b" * 900, b"c" * 1000]
+    for body in bodies:
+        receiver.receive(message(body)[:500])
+        buffers.append(receiver.get_buffer(-1).obj)
+        receiver.receive(message(body)[500:])
+    assert receiver.bodies == bodies
+    assert len(set(map(id, buffers))) == (3 if holds else 1)
+    if receiver.held is not None:
+        assert receiver.held == [body[1:] for body in bodies]
+
+
+def test_a_large_buffer_is_not_kept_for_small_bodies() -> None:
+    receiver = Receiver(reuse_bytes=1000)
+    receiver.receive(message(b"a" * 1000))
+    receiver.receive(message(b"b" * 100)[:50])
+    assert len(receiver.get_buffer(-1).obj) == 100  # type: ignore[arg-type]
 
 
 def test_a_head_without_an_end_is_left_to_the_complete_parser() -> None:
