@@ -6,6 +6,7 @@ import datetime
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 import msgspec
@@ -14,6 +15,7 @@ from kafkalite.cli.client_options import outcomes as client_outcomes
 from kafkalite.cli.cluster import outcomes as cluster_outcomes
 from kafkalite.cli.cluster import quiet_zookeeper
 from kafkalite.cli.outcome import Failed
+from kafkalite.perf.groups import GROUP_ROWS, GroupRow, GroupRun, run_group_row
 from kafkalite.perf.kafka import Kafka, KafkaFailed, KafkaRun
 from kafkalite.perf.machine import machine, peak_rss_mb
 from kafkalite.perf.plot import Bar, svg
@@ -24,7 +26,11 @@ from kafkalite.perf.studies import STUDIES, Figure, Size
 
 
 @click.command()
-@click.option("--rows", "names", help="Only these rows, with commas between; `all` for more than the table.")
+@click.option(
+    "--rows",
+    "names",
+    help="Only these rows, with commas between; `groups` for those about groups, `all` for everything.",
+)
 @click.option("--records", type=click.IntRange(1000), default=2_000_000, show_default=True, help="A row.")
 @click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="All rows, so often.")
 @click.option(
@@ -53,22 +59,25 @@ def bench(
     only_list: bool,
     output: str,
 ) -> None:
-    """Measure producing, consuming and latency, each row on a fresh cluster of three brokers.
+    """Measure producing, consuming, latency and groups, each row on a fresh cluster.
 
-    Every record that was acknowledged is read back: count and checksum must agree.
+    Every record that was acknowledged is read back: count and checksum must agree. In groups every record
+    must have been processed once.
 
     \b
     scripts/bench
     scripts/bench --rows produce-3x-all,consume-columns --rounds 5
+    scripts/bench --rows groups
     KAFKA_HOME=/opt/kafka scripts/bench --against localhost:9092
     """
     if only_list:
-        for row in ROWS.values():
-            click.echo(f"{row.name:18} {row.title}")
-        for name, study in STUDIES.items():
-            click.echo(f"{name:18} {study.title}")
+        titles = {name: each.title for name, each in ROWS.items()}
+        titles |= {name: each.title for name, each in GROUP_ROWS.items()}
+        titles |= {name: each.title for name, each in STUDIES.items()}
+        for name, title in titles.items():
+            click.echo(f"{name:18} {title}")
         return
-    rows, studies = _chosen(names)
+    rows, group_rows, studies = _chosen(names)
     if against is not None and kafka_home is None:
         raise click.UsageError("--against needs Kafka's own tools: give --kafka-home, or set KAFKA_HOME")
     if against is not None and (missing := MODULES.keys() - set(installed())):
@@ -79,6 +88,7 @@ def bench(
         click.echo(machine())
     runs: list[Run] = []
     kafkas: list[KafkaRun] = []
+    group_runs: list[GroupRun] = []
     for number in range(rounds):
         for row in rows:
             with cluster_outcomes(), client_outcomes():
@@ -91,6 +101,15 @@ def bench(
             kafkas += others
             if output == "text":
                 click.echo(f"round {number + 1}: {_text(row, [run])}{_beside(others)}")
+        for group_row in group_rows:
+            with cluster_outcomes(), client_outcomes():
+                try:
+                    group_run = run_group_row(group_row, records, lambda words: None)
+                except RunFailed as error:
+                    raise Failed(str(error)) from error
+            group_runs.append(group_run)
+            if output == "text":
+                click.echo(f"round {number + 1}: {_group_text(group_row, [group_run])}")
     studied: dict[str, list[Figure]] = {}
     for name in studies:
         with cluster_outcomes(), client_outcomes():
@@ -108,12 +127,14 @@ def bench(
         "rows": [_summary(row, runs) for row in rows],
         "runs": runs,
         "kafka": kafkas,
+        "groups": group_runs,
         "studies": studied,
     }
     results.mkdir(parents=True, exist_ok=True)
     encoded = msgspec.json.format(msgspec.json.encode(document), indent=2)
     (results / "bench.json").write_bytes(encoded)
-    (results / "bench.svg").write_text(_plot(rows, runs))
+    if rows:
+        (results / "bench.svg").write_text(_plot(rows, runs))
     if output == "json":
         click.echo(encoded.decode())
         return
@@ -122,20 +143,51 @@ def bench(
     for row in rows:
         beside = _beside([each for each in kafkas if each.row == row.name])
         click.echo(_text(row, [run for run in runs if run.row == row.name]) + beside)
-    click.echo(f"\n{results / 'bench.json'} and {results / 'bench.svg'} have it all.")
+    for group_row in group_rows:
+        click.echo(_group_text(group_row, [run for run in group_runs if run.row == group_row.name]))
+    files = ["bench.json", *(["bench.svg"] if rows else [])]
+    click.echo(f"\nIt is all in {' and '.join(str(results / name) for name in files)}.")
 
 
-def _chosen(names: str | None) -> tuple[Sequence[Row], Sequence[str]]:
-    """The rows and the studies that were asked for."""
+class _Chosen(NamedTuple):
+    """What was asked for."""
+
+    rows: Sequence[Row] = ()
+    group_rows: Sequence[GroupRow] = ()
+    studies: Sequence[str] = ()
+
+
+def _chosen(names: str | None) -> _Chosen:
     if names is None:
-        return TABLE, ()
+        return _Chosen(TABLE)
     if names == "all":
-        return tuple(ROWS.values()), tuple(STUDIES)
-    chosen = names.split(",")
-    unknown = [name for name in chosen if name not in ROWS and name not in STUDIES]
+        return _Chosen(tuple(ROWS.values()), tuple(GROUP_ROWS.values()), tuple(STUDIES))
+    if names == "groups":
+        return _Chosen(group_rows=tuple(GROUP_ROWS.values()))
+    wanted = names.split(",")
+    unknown = [name for name in wanted if name not in {*ROWS, *GROUP_ROWS, *STUDIES}]
     if unknown:
         raise click.UsageError(f"--rows: there is no row {unknown[0]!r}; --list prints them all")
-    return [ROWS[name] for name in chosen if name in ROWS], [name for name in chosen if name in STUDIES]
+    return _Chosen(
+        [ROWS[name] for name in wanted if name in ROWS],
+        [GROUP_ROWS[name] for name in wanted if name in GROUP_ROWS],
+        [name for name in wanted if name in STUDIES],
+    )
+
+
+def _group_text(row: GroupRow, runs: Sequence[GroupRun]) -> str:
+    """The median of each figure; with several rounds also from where to where it went."""
+    parts = []
+    for name in runs[0].figures:
+        spread = Spread.of([run.figures[name] for run in runs])
+        width = f" ({_number(spread.low)} to {_number(spread.high)})" if len(runs) > 1 else ""
+        parts.append(f"{name.replace('_', ' ')} {_number(spread.median)}{width}")
+    memory = max(run.broker_peak_rss_mb for run in runs)
+    return f"{row.title}: {', '.join(parts)}; a broker's memory {memory:.0f} MB"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"
 
 
 def _text(row: Row, runs: Sequence[Run]) -> str:
@@ -217,3 +269,18 @@ def worker(task: str) -> None:
         done = uvloop.run(work(msgspec.json.decode(task, type=Work)))
     answer = {**msgspec.to_builtins(done), "peak_rss_mb": peak_rss_mb(os.getpid())}
     click.echo(msgspec.json.encode(answer).decode())
+
+
+@click.command()
+@click.argument("task")
+def group_worker(task: str) -> None:
+    """Some members of the benchmark's group."""
+    import uvloop
+
+    from kafkalite.perf.group_worker import GroupWork, work_in_group
+    from kafkalite.server.malloc import tune_process
+
+    tune_process()
+    with client_outcomes():
+        done = uvloop.run(work_in_group(msgspec.json.decode(task, type=GroupWork)))
+    click.echo(msgspec.json.encode(done).decode())

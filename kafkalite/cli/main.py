@@ -47,6 +47,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "kafka-consumer-perf-test": Entry("perf", "consumer", "", hidden=True),
     "kafka-e2e-latency": Entry("perf", "end_to_end_latency", "", hidden=True),
     "bench-worker": Entry("bench", "worker", "", hidden=True),
+    "bench-group-worker": Entry("bench", "group_worker", "", hidden=True),
     "kafka-consumer-groups": Entry("consumer_groups", "consumer_groups", "", hidden=True),
     "kafka-get-offsets": Entry("get_offsets", "get_offsets", "", hidden=True),
 }

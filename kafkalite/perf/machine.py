@@ -28,6 +28,12 @@ def peak_rss_mb(pid: int) -> float:
     return 0.0
 
 
+def rss_mb(pid: int) -> float:
+    """The memory that a process holds now, in million bytes."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
 def load() -> float:
     """Processes that wanted to run, on the average of the last minute: ours and everybody's."""
     return os.getloadavg()[0]

@@ -8,9 +8,10 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any, Final, NamedTuple
 
 import msgspec
@@ -75,10 +76,14 @@ class Worker(NamedTuple):
 
 
 @contextmanager
-def fresh_cluster(brokers: int, say: Callable[[str], None]) -> Iterator[Cluster]:
-    """A cluster that is gone afterwards."""
+def fresh_cluster(
+    brokers: int, say: Callable[[str], None], overrides: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[Cluster]:
+    """A cluster that is gone afterwards; ``overrides`` are of its brokers' properties."""
     with tempfile.TemporaryDirectory(prefix="kafkalite-bench-") as place:
-        cluster = Cluster.load_or_create(Path(place), brokers=brokers, zookeepers=1, overrides={}, say=say)
+        cluster = Cluster.load_or_create(
+            Path(place), brokers=brokers, zookeepers=1, overrides=overrides, say=say
+        )
         try:
             cluster.up(timeout_s=120)
             yield cluster
@@ -96,7 +101,7 @@ def run_row(row: Row, records: int, say: Callable[[str], None]) -> Run:
         pids = [p.pid for node in cluster.layout.brokers if (p := cluster.process(node)) is not None]
         work = Work(bootstrap=bootstrap, topic=TOPIC, row=row, role=row.roles[0], records=records)
         if row.filled:
-            finish_workers([start_worker(msgspec.structs.replace(work, role=Role(do="produce", bulk=True)))])
+            _fill(work)
         workers = [start_worker(_share_of(work, role)) for role in row.roles]
         spent = sum(map(cpu_s, pids))
         answers = finish_workers(workers)
@@ -106,6 +111,16 @@ def run_row(row: Row, records: int, say: Callable[[str], None]) -> Run:
             _verify(work, [a for a, role in zip(answers, row.roles, strict=True) if role.do == "produce"])
         peak = max(map(peak_rss_mb, pids))
     return _sum_up(row, answers, spent, peak, before)
+
+
+def fill(bootstrap: str, records: int) -> None:
+    """Write ``records`` records of 100 bytes to TOPIC, which exists. Raises RunFailed."""
+    row = Row(name="fill", title="fill", roles=(Role(do="produce", bulk=True),))
+    _fill(Work(bootstrap=bootstrap, topic=TOPIC, row=row, role=row.roles[0], records=records))
+
+
+def _fill(work: Work) -> None:
+    finish_workers([start_worker(msgspec.structs.replace(work, role=Role(do="produce", bulk=True)))])
 
 
 def _share_of(work: Work, role: Role) -> Work:

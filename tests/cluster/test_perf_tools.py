@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from kafkalite.perf.groups import GROUP_ROWS
 from tests.cluster.commands import LocalCluster, run
 
 
@@ -72,3 +74,16 @@ def test_latency_from_end_to_end(bootstrap: str) -> None:
         *(bootstrap, "lasting", "200", "1", "64", "--rate", "500", "--output", "json"),
     ).json()
     assert (found["records"], found["latency_ms"]["count"]) == (200, 200)
+
+
+@pytest.mark.soak
+def test_every_row_about_groups(tmp_path: Path) -> None:
+    """Each row counts for itself what was processed and committed, and fails where that is not right."""
+    document = run(
+        "bench",
+        *("--rows", "groups", "--records", "100000", "--rounds", "1"),
+        *("--results", tmp_path, "--output", "json"),
+        timeout_s=280,
+    ).json()
+    assert [each["row"] for each in document["groups"]] == list(GROUP_ROWS)
+    assert all(value >= 0 for each in document["groups"] for value in each["figures"].values())
