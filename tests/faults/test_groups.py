@@ -37,6 +37,7 @@ def _grouped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         overrides=OVERRIDES
         | {"group.initial.rebalance.delay.ms": "100", "group.min.session.timeout.ms": "1000"},
     )
+    cluster.own_overrides = {node.name: {"broker.rack": f"rack-{node.id}"} for node in cluster.layout.brokers}
     try:
         cluster.up(timeout_s=120)
         yield cluster
@@ -59,6 +60,15 @@ class GroupCluster(FaultCluster):
                 if found.state == state:
                     return f"broker-{found.coordinator.node_id}"
                 await asyncio.sleep(0.02)
+
+    async def another_leader_than(self, broker: int, topic: str) -> None:
+        """Wait until ``broker`` leads nothing of ``topic``, as the brokers tell clients."""
+        async with AdminClient(bootstrap_servers=self.bootstrap_servers) as admin, asyncio.timeout(60):
+            while True:
+                [described] = await admin.describe_topics([topic])
+                if all(one.leader not in (broker, -1) for one in described.partitions):
+                    return
+                await asyncio.sleep(0.1)
 
     async def offsets(self, group: str) -> dict[TopicPartition, int]:
         async with AdminClient(bootstrap_servers=self.bootstrap_servers) as admin:
@@ -178,6 +188,7 @@ async def test_members_go_on_with_what_they_keep(cluster: GroupCluster, tmp_path
     group.verify()
 
 
+@pytest.mark.soak
 async def test_ten_members(cluster: GroupCluster, tmp_path: Path) -> None:
     """They come at once, one is killed, one leaves, another comes: each time all is owned once again."""
     names = [f"m{number}" for number in range(10)]
@@ -205,6 +216,40 @@ async def test_ten_members(cluster: GroupCluster, tmp_path: Path) -> None:
         if change.client in ("m3", "m4") and change.what != "joined"
     }
     assert departures == {"m3": "was removed", "m4": "left"}
+
+
+@pytest.mark.soak
+async def test_members_get_partitions_of_their_own_rack(cluster: GroupCluster, tmp_path: Path) -> None:
+    """Also while a broker is away: that its rack is not to be seen then is no reason for a rebalance."""
+    topic = await cluster.create_topic(partitions=6, replication_factor=1)
+    leaders = {number: await cluster.leader(topic, number) for number in range(6)}
+    group_id = f"of-{topic}"
+    async with Party(tmp_path, cluster.bootstrap_servers, topic, 6, group_id) as group:
+        for rack in (2, 3, 1):
+            group.start(f"in-{rack}", client_rack=f"rack-{rack}")
+
+        def near() -> bool:
+            return all(
+                group.members[f"in-{rack}"].owns()
+                == {tp for tp in group.partitions if leaders[tp.partition] == rack}
+                for rack in (1, 2, 3)
+            )
+
+        await until(near)
+        coordinator = (await cluster.group(group_id)).coordinator.node_id
+        away = next(rack for rack in (1, 2, 3) if rack != coordinator)
+        rebalances = len(cluster.why_group(group_id).rebalances)
+        await cluster.kill(f"broker-{away}")
+        left = [tp for tp in group.partitions if leaders[tp.partition] != away]
+        await cluster.another_leader_than(away, "__consumer_offsets")
+        await group.fill_some(left, 50)
+        await group.until_all_is_processed(left)
+        await cluster.start(f"broker-{away}")
+        await group.fill(50)
+        await group.until_all_is_processed()
+        assert near()
+        assert len(cluster.why_group(group_id).rebalances) == rebalances
+    group.verify()
 
 
 @pytest.mark.soak
