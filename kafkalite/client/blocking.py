@@ -12,8 +12,10 @@ slow: callbacks run in the loop's thread; listeners in a third one, so that they
 from __future__ import annotations
 
 import asyncio
+import atexit
 import concurrent.futures
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
@@ -56,6 +58,8 @@ __all__ = [
 
 T = TypeVar("T")
 
+AT_EXIT_S: Final = 5.0
+"""How long a script that ends without closing its producer waits for what it sent."""
 QUEUE_LIMIT: Final = 10_000
 """Records that may wait for the loop's thread; whoever sends more waits."""
 
@@ -102,6 +106,22 @@ class _Loop:
             self.loop.run_until_complete(self.loop.shutdown_asyncgens())
             self.loop.run_until_complete(self.loop.shutdown_default_executor())
             self.loop.close()
+
+
+def _at_exit(client: T, close: Callable[[T], None]) -> Callable[[], None]:
+    """Have a script that forgets to close a client end in good order all the same.
+
+    Returns what :func:`atexit.unregister` takes. A client that nobody refers to any more is left alone.
+    """
+    reference = weakref.ref(client)
+
+    def end() -> None:
+        found = reference()
+        if found is not None:
+            close(found)
+
+    atexit.register(end)
+    return end
 
 
 class BlockingFuture:
@@ -190,6 +210,7 @@ class KafkaProducer:
         except BaseException:
             self._loop.close()
             raise
+        self._end = _at_exit(self, lambda producer: producer.close(AT_EXIT_S))
 
     async def _start(self, configs: Mapping[str, Any]) -> None:
         self._producer = Producer(**configs)
@@ -285,10 +306,14 @@ class KafkaProducer:
         return self._loop.run(self._producer.partitions_for(topic))
 
     def close(self, timeout: float | None = None) -> None:
-        """Send what is left (for at most ``timeout`` seconds) and close."""
+        """Send what is left (for at most ``timeout`` seconds) and close.
+
+        A script that ends without it waits for at most AT_EXIT_S.
+        """
         if self._is_closed:
             return
         self._is_closed = True
+        atexit.unregister(self._end)
         try:
             self._loop.run(self._stop(timeout))
         finally:
@@ -365,6 +390,7 @@ class KafkaConsumer:
         except BaseException:
             self._loop.close()
             raise
+        self._end = _at_exit(self, lambda consumer: consumer.close(autocommit=False))
 
     async def _start(self, topics: tuple[str, ...], configs: Mapping[str, Any]) -> None:
         self._consumer = Consumer(*topics, **configs)
@@ -550,10 +576,14 @@ class KafkaConsumer:
         return self._loop.run(self._consumer.offsets_for_times(timestamps))
 
     def close(self, autocommit: bool = True) -> None:
-        """Leave the group and close; without ``autocommit`` what was last handed out is not committed."""
+        """Leave the group and close; without ``autocommit`` what was last handed out is not committed.
+
+        A script that ends without it leaves the group so: how it ended nobody knows.
+        """
         if self._is_closed:
             return
         self._is_closed = True
+        atexit.unregister(self._end)
         try:
             if autocommit:
                 self._give_back()
@@ -585,6 +615,7 @@ class KafkaAdminClient:
         except BaseException:
             self._loop.close()
             raise
+        self._end = _at_exit(self, KafkaAdminClient.close)
 
     async def _start(self, configs: Mapping[str, Any]) -> None:
         self._admin = AdminClient(**configs)
@@ -646,6 +677,7 @@ class KafkaAdminClient:
         if self._is_closed:
             return
         self._is_closed = True
+        atexit.unregister(self._end)
         try:
             self._loop.run(self._admin.stop())
         finally:

@@ -274,6 +274,35 @@ def test_the_blocking_clients(bootstrap: str) -> None:
         consumer.poll()
 
 
+FORGETFUL = """
+import sys
+from kafkalite.client.blocking import KafkaAdminClient, KafkaConsumer, KafkaProducer
+
+admin = KafkaAdminClient(bootstrap_servers=sys.argv[1])
+consumer = KafkaConsumer("forgotten", bootstrap_servers=sys.argv[1], group_id="forgetful")
+while not consumer.assignment():
+    consumer.poll(timeout_ms=100)
+producer = KafkaProducer(bootstrap_servers=sys.argv[1], compression_type="gzip")
+for number in range(1000):
+    producer.send("forgotten", b"%d" % number)
+"""
+
+
+def test_a_script_that_closes_nothing_ends_in_good_order(bootstrap: str) -> None:
+    with KafkaAdminClient(bootstrap_servers=bootstrap) as admin:
+        admin.create_topics([NewTopic("forgotten", 1, 3)])
+        ran = run(sys.executable, "-c", FORGETFUL, bootstrap)
+        assert (ran.out, ran.err) == (b"", "")
+        [described] = admin.describe_consumer_groups(["forgetful"])
+        assert described.state == "Empty", "it did not leave"
+    with KafkaConsumer(
+        "forgotten", bootstrap_servers=bootstrap, auto_offset_reset="earliest", consumer_timeout_ms=10_000
+    ) as consumer:
+        for number, record in zip(range(1000), consumer, strict=False):
+            assert record.value == b"%d" % number
+        assert number == 999
+
+
 def groups(bootstrap: str, *arguments: str, expect: int = 0) -> Any:
     return run("kafka-consumer-groups", "--bootstrap-server", bootstrap, *arguments, expect=expect)
 
