@@ -80,7 +80,8 @@ class Accumulator:
         sealed = False
         if batch is not None:
             if batch.size + size <= self.max_batch_size:
-                return batch, batch.add(timestamp, key, value, headers, size), False
+                index = batch.add(timestamp, key, value, headers, size)
+                return batch, index, self._seal_if_full(batch)
             self.seal(batch)
             sealed = True
         need = max(self.max_batch_size, BATCH_OVERHEAD + size)
@@ -88,9 +89,9 @@ class Accumulator:
             return None
         batch = self._begin(queue, need, now)
         index = batch.add(timestamp, key, value, headers, size)
-        if batch.size > self.max_batch_size:
-            self.seal(batch)  # A record that is larger than a batch is one by itself.
-            sealed = True
+        # `send` comes here again before the batch is full, so that it is sealed when it is.
+        batch.limit = min(batch.limit, self.max_batch_size - size)
+        sealed |= self._seal_if_full(batch)
         return batch, index, sealed
 
     def extend(
@@ -107,7 +108,8 @@ class Accumulator:
         if batch is not None:
             end = columns.fitting(start, self.max_batch_size - batch.size)
             if end > start:
-                return batch, batch.extend(columns, start, end), end, False
+                index = batch.extend(columns, start, end)
+                return batch, index, end, self._seal_if_full(batch)
             self.seal(batch)
             sealed = True
         need = max(self.max_batch_size, BATCH_OVERHEAD + columns.size_of(start, start + 1))
@@ -116,15 +118,24 @@ class Accumulator:
         batch = self._begin(queue, need, now)
         end = max(columns.fitting(start, self.max_batch_size - batch.size), start + 1)
         index = batch.extend(columns, start, end)
-        if batch.size > self.max_batch_size:
-            self.seal(batch)  # A record that is larger than a batch is one by itself.
-            sealed = True
+        sealed |= self._seal_if_full(batch)
         return batch, index, end, sealed
+
+    def _seal_if_full(self, batch: Batch) -> bool:
+        """Close a batch that has no room for another record of its average size; tell whether it did.
+
+        It need not wait for one that does not fit. And the turn of the loop that a sealed batch means for
+        whoever sends falls between two batches: the next one's records share the time read after it.
+        """
+        if batch.size + batch.size // len(batch.values) <= self.max_batch_size:
+            return False
+        self.seal(batch)
+        return True
 
     def _begin(self, queue: PartitionQueue, need: int, now: float) -> Batch:
         """Open a batch and take its memory, which is there."""
         self._free -= need
-        batch = Batch(queue.tp, (self._numbers,), now, 0, self.max_batch_size)
+        batch = Batch(queue.tp, (self._numbers,), now, self.max_batch_size)
         self._numbers += 1
         batch.reserved = need
         queue.waiting.append(batch)

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple, cast
 from kafkalite.client.records import Header
 from kafkalite.common import TopicPartition
 from kafkalite.protocol.compression import Compression
-from kafkalite.protocol.record_batch import HEADER_SIZE, encode_batch, restamp
+from kafkalite.protocol.record_batch import HEADER_SIZE, TimestampRuns, encode_batch, restamp
 
 BATCH_OVERHEAD: Final = HEADER_SIZE + 32
 """An upper bound of what a batch weighs without its records."""
@@ -40,7 +40,6 @@ class Batch:
         "attempts",
         "base_offset",
         "base_sequence",
-        "base_timestamp",
         "count",
         "created",
         "done",
@@ -53,6 +52,7 @@ class Batch:
         "is_uncertain",
         "keys",
         "last_error",
+        "last_timestamp",
         "limit",
         "log_append_time",
         "log_start_offset",
@@ -69,23 +69,21 @@ class Batch:
         "waiters",
     )
 
-    def __init__(
-        self, tp: TopicPartition, order: tuple[int, ...], created: float, timestamp: int, limit: int
-    ) -> None:
+    def __init__(self, tp: TopicPartition, order: tuple[int, ...], created: float, limit: int) -> None:
         self.tp = tp
         self.order = order
         """Its place among the batches of the partition; the parts of a split one sort in its place."""
         self.created = created
         """Monotonic seconds; `linger_ms` and `delivery_timeout_ms` count from here."""
         self.limit = limit
-        """How large it may grow by values alone; 0 where `send`'s short cut must not add to it."""
+        """How large it may grow by `send`'s short cut; 0 where that must not add to it."""
         self.size = BATCH_OVERHEAD
         """An upper bound of its encoded size before compression."""
         self.reserved = 0
         """Its share of the producer's buffer, in bytes."""
-        self.base_timestamp = timestamp
-        self.timestamps: list[int] | None = None
-        """None while all records share `base_timestamp`."""
+        self.timestamps = TimestampRuns([], [])
+        self.last_timestamp = -1
+        """That of the last record."""
         self.keys: list[bytes | None] | None = None
         self.values: list[bytes | None] = []
         self.headers: list[Sequence[Header] | None] | None = None
@@ -117,11 +115,6 @@ class Batch:
         """What it was split into."""
         self.waiters: list[asyncio.Future[None]] = []
 
-    def spread(self, timestamp: int) -> None:
-        """Add the timestamp of the next record, which differs from the first one's."""
-        self.timestamps = [self.base_timestamp] * len(self.values)
-        self.timestamps.append(timestamp)
-
     def add(
         self,
         timestamp: int,
@@ -132,12 +125,8 @@ class Batch:
     ) -> int:
         """Append a record that is ``size`` bytes by :func:`record_size`; return its index."""
         index = len(self.values)
-        if self.timestamps is not None:
-            self.timestamps.append(timestamp)
-        elif index == 0:
-            self.base_timestamp = timestamp
-        elif timestamp != self.base_timestamp:
-            self.spread(timestamp)
+        self.timestamps.put(index, timestamp)
+        self.last_timestamp = timestamp
         if self.keys is not None:
             self.keys.append(key)
         elif key is not None:
@@ -160,17 +149,12 @@ class Batch:
         count = end - start
         timestamps = columns.timestamps
         if isinstance(timestamps, int):
-            if self.timestamps is not None:
-                self.timestamps += [timestamps] * count
-            elif index == 0:
-                self.base_timestamp = timestamps
-            elif timestamps != self.base_timestamp:
-                self.timestamps = [self.base_timestamp] * index + [timestamps] * count
+            self.timestamps.put(index, timestamps)
+            self.last_timestamp = timestamps
         else:
-            if self.timestamps is None:
-                self.timestamps = [self.base_timestamp] * index
-            self.timestamps += timestamps[start:end]
-            self.base_timestamp = self.timestamps[0]
+            self.timestamps.starts.extend(range(index, index + count))
+            self.timestamps.timestamps.extend(timestamps[start:end])
+            self.last_timestamp = timestamps[end - 1]
         if self.keys is not None or columns.keys is not None:
             if self.keys is None:
                 self.keys = [None] * index
@@ -192,7 +176,7 @@ class Batch:
         self.count = len(self.values)
         self.encoded = encode_batch(
             self.values,
-            timestamps=self.timestamps if self.timestamps is not None else self.base_timestamp,
+            timestamps=self.timestamps,
             keys=self.keys,
             headers=self.headers,
             compression=compression,
@@ -217,7 +201,7 @@ class Batch:
 
     def timestamp_of(self, index: int) -> int:
         """The producer's timestamp of a record."""
-        return self.base_timestamp if self.timestamps is None else self.timestamps[index]
+        return self.timestamps.at(index)
 
     def finish(self, error: BaseException | None) -> None:
         """Make the outcome known."""
@@ -272,11 +256,9 @@ class OutgoingColumns:
         """The size of every record, where they are all alike: the usual case, and much cheaper."""
         self._ends: list[int] | None = None
         """Else how much the records up to and with each take."""
-        if keys is None and headers is None:
-            lengths = set() if None in values else set(map(len, cast("Sequence[bytes]", values)))
-            if len(lengths) == 1:
-                self._each = record_size(None, values[0], None)
-                return
+        if keys is None and headers is None and _are_as_long(values):
+            self._each = record_size(None, values[0], None)
+            return
         none = repeat(None)
         self._ends = list(
             accumulate(
@@ -318,3 +300,11 @@ class OutgoingColumns:
         if self._ends is None:
             return self._each
         return max(self._ends[0], max(map(int.__sub__, self._ends[1:], self._ends), default=0))
+
+
+def _are_as_long(values: Sequence[bytes | None]) -> bool:
+    """Whether no value is None and all have the same length."""
+    try:
+        return len(set(map(len, cast("Sequence[bytes]", values)))) == 1
+    except TypeError:
+        return False  # One is None. To look for it beforehand would be a walk of its own.

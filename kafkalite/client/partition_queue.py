@@ -225,9 +225,9 @@ class PartitionQueue:
         compression = Compression(batch.encoded[22] & 7)
         parts = []
         for number, piece in enumerate((slice(0, middle), slice(middle, batch.count))):
-            part = Batch(batch.tp, (*batch.order, number), batch.created, batch.base_timestamp, 0)
-            part.base_timestamp = batch.timestamp_of(piece.start)
-            part.timestamps = None if batch.timestamps is None else batch.timestamps[piece]
+            part = Batch(batch.tp, (*batch.order, number), batch.created, 0)
+            for index, number_in_batch in enumerate(range(piece.start, piece.stop)):
+                part.timestamps.put(index, batch.timestamp_of(number_in_batch))
             part.keys = None if columns.keys is None else columns.keys[piece]
             part.headers = None if columns.headers is None else list(columns.headers[piece])
             part.values = columns.values[piece]

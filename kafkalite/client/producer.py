@@ -223,21 +223,17 @@ class Producer:
         batch = self._quick.get(topic)
         if (
             batch is not None
-            and value.__class__ is self._plain
+            and type(value) is self._plain
             and key is None
             and partition is None
             and timestamp_ms is None
             and headers is None
         ):
-            now_ms = self._now_ms
             size = batch.size + len(value) + 8
-            if now_ms and size <= batch.limit:
+            # The very number that was read in this turn of the loop: the record joins the batch's last run.
+            if size <= batch.limit and batch.last_timestamp is self._now_ms:
                 values = batch.values
                 index = len(values)
-                if batch.timestamps is not None:
-                    batch.timestamps.append(now_ms)
-                elif now_ms != batch.base_timestamp:
-                    batch.spread(now_ms)
                 values.append(value)
                 batch.size = size
                 return Delivery(batch, index)
@@ -285,8 +281,10 @@ class Producer:
         if info is None or not info.count or (partition is not None and partition not in info.partitions):
             info = await self._topic(topic, partition)
             self._check()
+        had_a_turn = not self._now_ms
+        now_ms = self._now_ms or self._read_clock()
         if timestamp_ms is None:
-            timestamp_ms = self._now_ms or self._read_clock()
+            timestamp_ms = now_ms
         is_sticky = partition is None and key_bytes is None and self._partitioner is None
         in_turn = False
         while True:
@@ -307,12 +305,10 @@ class Producer:
             self._quick[topic] = batch
         if sealed or index == 0:
             self._sender.wake()
-        delivery = Delivery(batch, index)
-        if index == 0:
-            # A batch was sealed before this one, as a rule. Without a turn of the loop now and then,
-            # sending would starve the sender.
-            await asyncio.sleep(0)
-        return delivery
+            if not had_a_turn:
+                # Without a turn of the loop now and then, sending would starve the sender.
+                await asyncio.sleep(0)
+        return Delivery(batch, index)
 
     async def send_many(
         self,
