@@ -729,6 +729,9 @@ class Consumer:
         return self
 
     async def __anext__(self) -> ConsumerRecord:
+        record = self._handing_out.at_hand()
+        if record is not None:
+            return record
         try:
             return await self._handing_out.one(())
         except ClientClosedError:

@@ -72,20 +72,25 @@ class HandingOut:
         states = self._assignment.states
         self._handed_out = [state for state in self._handed_out if states.get(state.tp) is state]
 
-    async def one(self, partitions: tuple[TopicPartition, ...]) -> ConsumerRecord:
-        """Wait for the next record of ``partitions`` (all assigned by default), as `Consumer.getone` does."""
+    def at_hand(self) -> ConsumerRecord | None:
+        """The next record of the batch that the last single one came from; None where `one` must look."""
         state = self._current
         if (
-            state is not None
-            and not partitions
-            and state.left()
-            and not state.is_paused
-            and (self._group is None or self._is_group_fine(state))
+            state is None
+            or state.index >= state.count
+            or state.is_paused
+            or (self._group is not None and not self._is_group_fine(state))
         ):
-            record = state.take_one()  # The short cut: the batch that the last record came from.
-            if not state.left():
-                self._used_up(state)
-            return record
+            return None
+        record = state.take_one()
+        if state.index >= state.count:
+            self._used_up(state)
+        return record
+
+    async def one(self, partitions: tuple[TopicPartition, ...]) -> ConsumerRecord:
+        """Wait for the next record of ``partitions`` (all assigned by default), as `Consumer.getone` does."""
+        if not partitions and (at_hand := self.at_hand()) is not None:
+            return at_hand
         self._check_read()
         self._begin_read()
         try:

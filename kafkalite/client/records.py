@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise, repeat
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias, overload
 
 import msgspec
 
@@ -47,6 +47,59 @@ class ConsumerRecord(msgspec.Struct, frozen=True, gc=False):
     """Bytes, or what `value_deserializer` made of them; None is a tombstone."""
     headers: Sequence[Header] = ()
     """Pairs of name and value, in the order in which they were sent."""
+
+
+class Timestamps(Sequence[int]):
+    """A column of timestamps that is added up when somebody looks at it.
+
+    In a batch each is a distance from the first. To add them up costs as much as all the rest of reading
+    columns, and most readers look at none.
+    """
+
+    __slots__ = ("_count", "_parts", "_sums")
+
+    def __init__(self, parts: Sequence[tuple[int, Sequence[int]]]) -> None:
+        """``parts``: bases, and what to add to each for one record after the other."""
+        self._parts = parts
+        self._count = sum(len(deltas) for _, deltas in parts)
+        self._sums: list[int] | None = None
+
+    @classmethod
+    def joined(cls, columns: Sequence[Sequence[int]]) -> Timestamps:
+        """One column for several, in their order."""
+        parts: list[tuple[int, Sequence[int]]] = []
+        for column in columns:
+            parts += column._parts if isinstance(column, Timestamps) else [(0, column)]
+        return cls(parts)
+
+    def _all(self) -> list[int]:
+        if self._sums is None:
+            self._sums = [base + delta for base, deltas in self._parts for delta in deltas]
+        return self._sums
+
+    @overload
+    def __getitem__(self, index: int) -> int: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[int]: ...
+    def __getitem__(self, index: int | slice) -> int | Sequence[int]:
+        if self._sums is None and len(self._parts) == 1:
+            base, deltas = self._parts[0]
+            return Timestamps([(base, deltas[index])]) if isinstance(index, slice) else base + deltas[index]
+        return self._all()[index]
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._all())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Timestamps | list | tuple) and self._all() == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return repr(self._all())
 
 
 class RecordColumns(msgspec.Struct, frozen=True, gc=False):
@@ -123,7 +176,7 @@ class RecordColumns(msgspec.Struct, frozen=True, gc=False):
             first.topic,
             first.partition,
             offsets,
-            _chained(part.timestamps for part in parts),
+            Timestamps.joined([part.timestamps for part in parts]),
             _chained(part.timestamp_types for part in parts),
             keys,
             _chained(part.values for part in parts),

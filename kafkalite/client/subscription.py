@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from kafkalite.client.errors import DeserializationError
-from kafkalite.client.records import ConsumerRecord, RecordColumns
+from kafkalite.client.records import ConsumerRecord, RecordColumns, Timestamps
 from kafkalite.common import TopicPartition
 from kafkalite.edge import Buffer
 from kafkalite.protocol.errors import BrokerError, CorruptMessageError
@@ -77,7 +77,7 @@ class PartitionState:
         """The open batch, from the position that it was opened at on."""
         self._records: list[ConsumerRecord] = []
         """The same as objects, made when the first is asked for."""
-        self._count = 0
+        self.count = 0
         """Records in the open batch."""
         self.index = 0
         """How many of those are handed out."""
@@ -164,7 +164,7 @@ class PartitionState:
 
     def left(self) -> int:
         """How many records of the open batch were not handed out."""
-        return self._count - self.index
+        return self.count - self.index
 
     @property
     def has_data(self) -> bool:
@@ -172,14 +172,14 @@ class PartitionState:
         return self.error is not None or (
             not self.is_paused
             and not self.is_withheld
-            and (self.index < self._count or self._poison is not None or bool(self._chunks))
+            and (self.index < self.count or self._poison is not None or bool(self._chunks))
         )
 
     def take(self, limit: int) -> list[ConsumerRecord]:
         """Hand out up to ``limit`` records of the open batch and move the position behind them."""
         records = self._records or self._make_records()
-        end = min(self.index + limit, self._count)
-        taken = records if end - self.index == self._count else records[self.index : end]
+        end = min(self.index + limit, self.count)
+        taken = records if end - self.index == self.count else records[self.index : end]
         self.index = end
         self._advance()
         return taken
@@ -187,7 +187,7 @@ class PartitionState:
     def take_columns(self, limit: int) -> RecordColumns:
         """The same, as columns."""
         assert self._columns is not None
-        end = min(self.index + limit, self._count)
+        end = min(self.index + limit, self.count)
         taken = self._columns.part(self.index, end)
         self.index = end
         self._advance()
@@ -210,14 +210,14 @@ class PartitionState:
         """Hand out the next record of the open batch."""
         record = (self._records or self._make_records())[self.index]
         self.index += 1
-        if self.index == self._count:
+        if self.index == self.count:
             self._advance()
         else:
             self.position = record.offset + 1
         return record
 
     def _advance(self) -> None:
-        if self.index < self._count:
+        if self.index < self.count:
             assert self._columns is not None
             self.position = self._columns.offsets[self.index]
             return
@@ -231,7 +231,7 @@ class PartitionState:
     def _close(self) -> None:
         self._columns = None
         self._records = []
-        self._count = self.index = 0
+        self.count = self.index = 0
 
     def open_next(
         self,
@@ -247,7 +247,7 @@ class PartitionState:
         """
         if self.error is not None:
             raise self.take_error()
-        while self.index >= self._count:
+        while self.index >= self.count:
             if self._poison is not None:
                 raise self._poison
             if not self._chunks:
@@ -272,7 +272,7 @@ class PartitionState:
                     raise type(error)(
                         f"{self.tp} at offset {header.base_offset} (position {position}): {error.message}"
                     ) from error
-            if not self._count and self._poison is None:
+            if not self.count and self._poison is None:
                 # Nothing in it is to be handed out: a control batch, or compacted away.
                 self.position = max(self.position, self._open_next)
                 self.position_epoch = self._open_epoch
@@ -293,13 +293,13 @@ class PartitionState:
                 columns.offsets, columns.keys, columns.values, key_deserializer, value_deserializer
             )
         count = len(values)
-        timestamps = columns.timestamps
+        base, deltas = columns.base_timestamp, columns.timestamp_deltas
         headers = columns.headers
         opened = RecordColumns(
             self.tp.topic,
             self.tp.partition,
             columns.offsets[:count],
-            [timestamps] * count if isinstance(timestamps, int) else timestamps[:count],
+            [base + deltas] * count if isinstance(deltas, int) else Timestamps([(base, deltas[:count])]),
             [int(columns.timestamp_type)] * count,
             keys,
             values,
@@ -311,7 +311,7 @@ class PartitionState:
         if self._poison is not None and self._poison.offset < self.position:
             self._poison = None
         self._columns = opened
-        self._count = len(opened)
+        self.count = len(opened)
 
     def _deserialize(
         self,

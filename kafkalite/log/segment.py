@@ -481,6 +481,5 @@ class Segment:
 
 
 def _timestamps(columns: Columns) -> Sequence[int]:
-    if isinstance(columns.timestamps, int):
-        return [columns.timestamps] * len(columns)
-    return columns.timestamps
+    timestamps = columns.timestamps
+    return [timestamps] * len(columns) if isinstance(timestamps, int) else timestamps

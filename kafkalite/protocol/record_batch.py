@@ -175,8 +175,9 @@ class Columns:
 
     offsets: Sequence[int]
     """Absolute offsets, rising; a range unless compaction has taken records out."""
-    timestamps: int | list[int]
-    """Milliseconds since the epoch: one for all, or one each."""
+    base_timestamp: int
+    timestamp_deltas: int | list[int]
+    """What to add to the base timestamp: one for all, or one each."""
     keys: list[bytes | None] | None
     """None where no record has a key."""
     values: list[bytes | None]
@@ -187,6 +188,14 @@ class Columns:
 
     def __len__(self) -> int:
         return len(self.values)
+
+    @property
+    def timestamps(self) -> int | list[int]:
+        """Milliseconds since the epoch: one for all, or one each, which are added up anew each time."""
+        if isinstance(self.timestamp_deltas, int):
+            return self.base_timestamp + self.timestamp_deltas
+        base = self.base_timestamp
+        return [base + delta for delta in self.timestamp_deltas]
 
 
 class _Body(msgspec.Struct, array_like=True, frozen=True, gc=False, forbid_unknown_fields=True):
@@ -449,14 +458,11 @@ def decode_batch(batch: Buffer, *, limit: int = UNBOUNDED) -> Columns:
     else:
         _check_compacted_offsets(header, deltas)
         offsets = [base + delta for delta in deltas]
-    timestamps: int | list[int]
-    if header.timestamp_type is TimestampType.LOG_APPEND_TIME:
-        timestamps = header.max_timestamp
-    elif isinstance(body.timestamp_deltas, int):
-        timestamps = header.base_timestamp + body.timestamp_deltas
-    else:
-        timestamps = [header.base_timestamp + delta for delta in body.timestamp_deltas]
-    return Columns(offsets, timestamps, body.keys, body.values, body.headers, header.timestamp_type)
+    kind = header.timestamp_type
+    base_timestamp, timestamp_deltas = header.base_timestamp, body.timestamp_deltas
+    if kind is TimestampType.LOG_APPEND_TIME:
+        base_timestamp, timestamp_deltas = header.max_timestamp, 0
+    return Columns(offsets, base_timestamp, timestamp_deltas, body.keys, body.values, body.headers, kind)
 
 
 def _open(header: BatchHeader, batch: Buffer, limit: int) -> _Body:
