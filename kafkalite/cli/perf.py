@@ -148,7 +148,7 @@ def producer(
             f"{report.mean_ms:.1f} ms avg latency, {report.max_ms:.1f} ms max latency."
         )
 
-    async def main() -> tuple[producing.Produced, tuple[int, int] | None]:
+    async def main() -> tuple[producing.Produced, producing.ReadBack | None]:
         begin = await producing.ends_of(servers, topic) if check else {}
         async with Producer(
             bootstrap_servers=servers, **{"client_id": "perf-producer-client", **arguments}
@@ -175,10 +175,11 @@ def producer(
             f"{each.mean:.2f} ms avg latency, {each.max:.2f} ms max latency, {each.p50:.0f} ms 50th, "
             f"{each.p95:.0f} ms 95th, {each.p99:.0f} ms 99th, {each.p999:.0f} ms 99.9th."
         )
-    if found is not None and found != (done.records, done.checksum):
+    if found is not None and (found.records, found.checksum) != (done.records, done.checksum):
         raise Failed(
-            f"{done.records} records with checksum {done.checksum} were acknowledged, but {found[0]} with "
-            f"checksum {found[1]} are in the topic (where others write to it meanwhile, use --no-check)"
+            f"{done.records} records with checksum {done.checksum} were acknowledged, but {found.records} "
+            f"with checksum {found.checksum} are in the topic (where others write to it meanwhile, use "
+            "--no-check)"
         )
 
 

@@ -7,6 +7,8 @@ import zlib
 from collections.abc import Iterable, Sequence
 from typing import Final, Protocol
 
+from crc32c import crc32c
+
 POOL: Final = 10_000
 """Different records that are sent over and over: making them is not what is measured."""
 SEED: Final = 20_110_106
@@ -15,6 +17,30 @@ SEED: Final = 20_110_106
 def checksum(values: Iterable[bytes]) -> int:
     """The sum of the CRC-32s: their order does not matter, so it holds across partitions."""
     return sum(map(zlib.crc32, values))
+
+
+class Stream:
+    """What came of one partition: how many bytes, and a checksum of the values one after the other.
+
+    For what is timed: one CRC-32C over many values costs a tenth of a CRC-32 for each. Unlike
+    :func:`checksum` it knows nothing of where one value ends, and depends on their order.
+    """
+
+    __slots__ = ("bytes", "crc")
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        """Of keys and values."""
+        self.crc = 0
+        """Of the values, without those that are None."""
+
+    def take(self, values: Iterable[bytes | None], keys: Iterable[bytes | None] | None = None) -> None:
+        """Add consecutive records."""
+        joined = b"".join(filter(None, values))
+        self.crc = crc32c(joined, self.crc)
+        self.bytes += len(joined)
+        if keys is not None:
+            self.bytes += sum(map(len, filter(None, keys)))
 
 
 class Payloads(Protocol):
@@ -26,6 +52,10 @@ class Payloads(Protocol):
 
     def checksum(self, count: int) -> int:
         """That of the first ``count`` values."""
+        ...
+
+    def size(self, count: int) -> int:
+        """The bytes of the first ``count`` values together."""
         ...
 
 
@@ -51,6 +81,10 @@ class Pooled:
         sums = [zlib.crc32(value) for value in self._pool]
         return whole * sum(sums) + sum(sums[:rest])
 
+    def size(self, count: int) -> int:
+        whole, rest = divmod(count, len(self._pool))
+        return whole * sum(map(len, self._pool)) + sum(map(len, self._pool[:rest]))
+
 
 class Monotonic:
     """The numbers 0, 1, 2, … as text."""
@@ -60,6 +94,9 @@ class Monotonic:
 
     def checksum(self, count: int) -> int:
         return checksum(b"%d" % number for number in range(count))
+
+    def size(self, count: int) -> int:
+        return sum(len(b"%d" % number) for number in range(count))
 
 
 class Schedule:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -19,7 +20,7 @@ from kafkalite.client.delivery import Deliveries, Delivery
 from kafkalite.client.producer import Producer
 from kafkalite.common import TopicPartition
 from kafkalite.perf.latencies import Latencies, Summary
-from kafkalite.perf.load import Payloads, Schedule, checksum
+from kafkalite.perf.load import Payloads, Schedule, Stream, checksum
 
 REPORT_EVERY_S: Final = 5.0
 _CHUNK: Final = 1000
@@ -69,7 +70,7 @@ async def produce(
     latencies = Latencies()
     most = _BULK if bulk else _CHUNK
     clock = time.perf_counter
-    sent = size = told = 0
+    sent = told = 0
     cpu = time.process_time()
     began_monotonic = time.monotonic()
     began = next_report = clock()
@@ -102,16 +103,16 @@ async def produce(
                     delivery = await send(topic, value)
             watching.create_task(watch(delivery, since))
             sent += len(values)
-            size += sum(map(len, values))
         await producer.flush()
     seconds = clock() - began
+    cpu = time.process_time() - cpu
     return Produced(
         records=sent,
-        bytes=size,
+        bytes=payloads.size(sent),
         seconds=seconds,
         began=began_monotonic,
         ended=began_monotonic + seconds,
-        cpu_s=time.process_time() - cpu,
+        cpu_s=cpu,
         latency_ms=latencies.summary(),
         checksum=payloads.checksum(sent),
     )
@@ -127,20 +128,32 @@ async def ends_of(bootstrap: str | list[str], topic: str) -> dict[TopicPartition
         return await consumer.end_offsets(TopicPartition(topic, p.partition) for p in description.partitions)
 
 
+class ReadBack(msgspec.Struct, frozen=True):
+    """What is in a topic."""
+
+    records: int
+    checksum: int
+    """Whatever the order, comparable with :attr:`Produced.checksum`."""
+    streams: dict[int, int]
+    """That of each partition's values in their order, comparable with a consumer's."""
+
+
 async def read_back(
     bootstrap: str | list[str], topic: str, begin: dict[TopicPartition, int], **options: Any
-) -> tuple[int, int]:
-    """Count and checksum of what was written to ``topic`` since ``begin``, up to its ends as they are now."""
+) -> ReadBack:
+    """What was written to ``topic`` since ``begin``, up to its ends as they are now."""
     ends = await ends_of(bootstrap, topic)
     count = found = 0
+    streams: defaultdict[int, Stream] = defaultdict(Stream)
     async with Consumer(bootstrap_servers=bootstrap, **options) as consumer:
         waiting = {tp for tp, end in ends.items() if end > begin.get(tp, 0)}
         consumer.assign(sorted(waiting))
         for tp in waiting:
             consumer.seek(tp, begin.get(tp, 0))
         while waiting:
-            for columns in (await consumer.getcolumns(timeout_ms=1000, max_records=50_000)).values():
+            for tp, columns in (await consumer.getcolumns(timeout_ms=1000, max_records=50_000)).items():
                 count += len(columns)
                 found += checksum(columns.values)
+                streams[tp.partition].take(columns.values)
             waiting = {tp for tp in waiting if await consumer.position(tp) < ends[tp]}
-    return count, found
+    return ReadBack(count, found, {partition: stream.crc for partition, stream in sorted(streams.items())})

@@ -100,15 +100,18 @@ def run_row(row: Row, records: int, say: Callable[[str], None]) -> Run:
         asyncio.run(_create(bootstrap, row))
         pids = [p.pid for node in cluster.layout.brokers if (p := cluster.process(node)) is not None]
         work = Work(bootstrap=bootstrap, topic=TOPIC, row=row, role=row.roles[0], records=records)
+        produced: list[dict[str, Any]] = []
         if row.filled:
-            _fill(work)
+            produced = _fill(work)
         workers = [start_worker(_share_of(work, role)) for role in row.roles]
         spent = sum(map(cpu_s, pids))
         answers = finish_workers(workers)
         spent = sum(map(cpu_s, pids)) - spent
         # A flood ends where it was ended, so what it wrote cannot be known beforehand.
-        if not row.filled and all(role.counts for role in row.roles):
-            _verify(work, [a for a, role in zip(answers, row.roles, strict=True) if role.do == "produce"])
+        if all(role.counts for role in row.roles):
+            produced += [a for a, role in zip(answers, row.roles, strict=True) if role.do == "produce"]
+            consumed = [a for a, role in zip(answers, row.roles, strict=True) if role.do == "consume"]
+            _verify(work, produced, consumed)
         peak = max(map(peak_rss_mb, pids))
     return _sum_up(row, answers, spent, peak, before)
 
@@ -119,8 +122,9 @@ def fill(bootstrap: str, records: int) -> None:
     _fill(Work(bootstrap=bootstrap, topic=TOPIC, row=row, role=row.roles[0], records=records))
 
 
-def _fill(work: Work) -> None:
-    finish_workers([start_worker(msgspec.structs.replace(work, role=Role(do="produce", bulk=True)))])
+def _fill(work: Work) -> list[dict[str, Any]]:
+    """Fill the topic and return what the producer said."""
+    return finish_workers([start_worker(msgspec.structs.replace(work, role=Role(do="produce", bulk=True)))])
 
 
 def _share_of(work: Work, role: Role) -> Work:
@@ -172,8 +176,11 @@ def finish_workers(workers: Sequence[Worker]) -> list[dict[str, Any]]:
             worker.process.wait()
 
 
-def _verify(work: Work, produced: Sequence[dict[str, Any]]) -> None:
-    """Read everything back: count and checksum must be those of what was acknowledged."""
+def _verify(work: Work, produced: Sequence[dict[str, Any]], consumed: Sequence[dict[str, Any]]) -> None:
+    """Read everything back: count and checksum must be those of what was acknowledged.
+
+    What each consumer read while the clock ran must be the same, partition by partition.
+    """
     if not produced:
         return
     (found,) = finish_workers([start_worker(msgspec.structs.replace(work, role=Role(do="verify")))])
@@ -186,6 +193,11 @@ def _verify(work: Work, produced: Sequence[dict[str, Any]]) -> None:
         raise RunFailed(
             f"{work.row.name}: {found['records']} of {expected[0]} records came out, or others than went in"
         )
+    for answer in consumed:
+        if (answer["records"], answer["streams"]) != (found["records"], found["streams"]):
+            raise RunFailed(
+                f"{work.row.name}: {answer['records']} of {found['records']} records were read, or others"
+            )
 
 
 def _sum_up(

@@ -35,18 +35,11 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     """Or one of :data:`kafkalite.perf.python_clients.MODULES`, against Apache Kafka."""
 
 
-class Checked(msgspec.Struct, frozen=True):
-    """What is in a topic."""
-
-    records: int
-    checksum: int
-
-
 async def work(task: Work) -> msgspec.Struct:
     """Do ``task``; the answer is one of the reports of the performance tools."""
     row, role = task.row, task.role
     if role.do == "verify":
-        return Checked(*await producing.read_back(task.bootstrap, task.topic, {}))
+        return await producing.read_back(task.bootstrap, task.topic, {})
     sends: dict[str, Any] = {
         "bootstrap_servers": task.bootstrap,
         "acks": row.acks,

@@ -5,9 +5,10 @@ from __future__ import annotations
 import zlib
 
 import pytest
+from crc32c import crc32c
 
 from kafkalite.perf.latencies import Latencies
-from kafkalite.perf.load import Monotonic, Payloads, Pooled, Schedule, checksum
+from kafkalite.perf.load import Monotonic, Payloads, Pooled, Schedule, Stream, checksum
 
 
 @pytest.mark.parametrize("payloads", [Pooled([b"a", b"bc", b""]), Monotonic(), Pooled.random(20)])
@@ -20,6 +21,7 @@ def test_the_checksum_is_that_of_the_values_whatever_the_slices(payloads: Payloa
         values += piece
     assert len(values) == count
     assert payloads.checksum(count) == checksum(values) == checksum(reversed(values))
+    assert payloads.size(count) == len(b"".join(values))
     assert checksum([b"x"]) == zlib.crc32(b"x")
 
 
@@ -57,3 +59,17 @@ def test_latencies_are_summed_up_by_values_that_occurred() -> None:
     assert latencies.since_last() == (0.0, 0.0)
     found = latencies.summary()
     assert (found.count, found.p50, found.p99, found.p999, found.max) == (1001, 501.0, 991.0, 1000.0, 2000.0)
+
+
+def test_a_stream_is_the_same_however_it_is_cut_and_no_other() -> None:
+    values = [b"one", None, b"two", b"", b"three"]
+    whole, cut = Stream(), Stream()
+    whole.take(values, [b"k", None, None, None, b"key"])
+    cut.take(values[:2])
+    cut.take(iter(values[2:]))
+    assert whole.crc == cut.crc == crc32c(b"onetwothree")
+    assert (whole.bytes, cut.bytes) == (15, 11)
+    for wrong in ([b"two", b"one", b"three"], [b"one", b"two"], [b"one", b"two", b"three", b"three"]):
+        other = Stream()
+        other.take(wrong)
+        assert other.crc != whole.crc
