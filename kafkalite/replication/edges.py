@@ -185,3 +185,4 @@ class ReplicationConfig:
     num_replica_fetchers: int = 1
     fetch_max_bytes: int = 57_671_680
     """Upper bound of one answer to a consumer."""
+    max_incremental_fetch_session_cache_slots: int = 1_000

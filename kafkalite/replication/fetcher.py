@@ -1,10 +1,10 @@
 """Followers pulling from their leaders: one fetcher for each (leader, fetcher id).
 
-A fetcher asks for all its partitions in one request and has at most one request in flight; the
-leader holds it until there is something to answer. Nothing is taken from an answer on trust: it
-counts for a partition only if it answers that partition's *latest* fetch and the leader epoch is
-still the one it was asked in (a partition that moved away and back meanwhile is a new
-:class:`Following`). A follower whose log has left the leader's is told where (truncation on
+A fetcher asks for all its partitions in one request, in a fetch session, and has at most one request
+in flight; the leader holds it until there is something to answer. Nothing is taken from an answer
+on trust: it counts for a partition only if it answers that partition's *latest* fetch and the
+leader epoch is still the one it was asked in (a partition that moved away and back meanwhile is a
+new :class:`Following`). A follower whose log has left the leader's is told where (truncation on
 fetch, KIP-595's diverging epoch) and cuts there, after the records that it throws away have a
 loss receipt on disk.
 
@@ -18,7 +18,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
-from kafkalite.common import BrokerEpoch, BrokerId, LeaderEpoch, TopicPartition
+from kafkalite.common import ZERO_UUID, BrokerEpoch, BrokerId, LeaderEpoch, TopicPartition
 from kafkalite.edge import Clock, ConnectionFailed, Offload
 from kafkalite.journal import Journal
 from kafkalite.log.log import UnexpectedOffset
@@ -36,16 +36,18 @@ from kafkalite.protocol.fetch import (
     FetchRequest,
     FetchResponse,
     FetchResponsePartition,
-    FetchTopic,
 )
 from kafkalite.protocol.list_offsets import ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic
 from kafkalite.replication.edges import LeaderChannel, LeaderUnavailable, ReplicationConfig
+from kafkalite.replication.fetch_session import FetchSessionHandler, PartitionToFetch
 from kafkalite.replication.partition import Role
 from kafkalite.replication.replica import Replica
 from kafkalite.replication.truncation import EpochEnd, after_out_of_range, truncation_after
 
 LATEST_TIMESTAMP: Final = -1
 EARLIEST_TIMESTAMP: Final = -2
+OUT_OF_STEP: Final = frozenset({ErrorCode.FETCH_SESSION_ID_NOT_FOUND, ErrorCode.INVALID_FETCH_SESSION_EPOCH})
+"""What a leader says to a fetch whose session it does not have, or not at this epoch."""
 
 
 def fetcher_id_of(topic_partition: TopicPartition, fetchers: int) -> int:
@@ -196,6 +198,7 @@ class _Fetcher:
         self._added = asyncio.Event()
         self._requests = 0
         self._lags: dict[TopicPartition, int] = {}
+        self._session = FetchSessionHandler()
 
     def add(self, following: Following) -> None:
         self.followed[following.replica.topic_partition] = following
@@ -216,8 +219,12 @@ class _Fetcher:
                     self.leader, asked.request, fetcher_id=self.fetcher_id
                 )
             except (ConnectionFailed, LeaderUnavailable):
+                self._session.failed()
                 self._back_off(asked)
                 continue
+            self._session.answered(response)
+            if response.error_code in OUT_OF_STEP:
+                continue  # The next fetch is in full.
             if response.error_code != ErrorCode.NONE:
                 self._back_off(asked)
                 continue
@@ -243,7 +250,7 @@ class _Fetcher:
         """The next request; or None and how long to pause (None: until something is added)."""
         now = self._clock.monotonic()
         self._requests += 1
-        topics: dict[str, list[FetchPartition]] = {}
+        wanted: dict[TopicPartition, PartitionToFetch] = {}
         followings: dict[tuple[str, int], Following] = {}
         earliest: float | None = None
         max_bytes = self._config.replica_fetch_max_bytes
@@ -259,18 +266,18 @@ class _Fetcher:
             following.offset = log.log_end_offset
             following.request = self._requests
             followings[topic_partition] = following
-            topics.setdefault(topic_partition.topic, []).append(
-                FetchPartition(
-                    partition=topic_partition.partition,
-                    current_leader_epoch=following.leader_epoch,
-                    fetch_offset=following.offset,
-                    last_fetched_epoch=log.latest_epoch,
-                    log_start_offset=log.log_start_offset,
-                    partition_max_bytes=max_bytes,
-                )
+            part = FetchPartition(
+                partition=topic_partition.partition,
+                current_leader_epoch=following.leader_epoch,
+                fetch_offset=following.offset,
+                last_fetched_epoch=log.latest_epoch,
+                log_start_offset=log.log_start_offset,
+                partition_max_bytes=max_bytes,
             )
+            wanted[topic_partition] = PartitionToFetch(topic_partition.topic, ZERO_UUID, part)
         if not followings:
             return None, None if earliest is None else earliest - now
+        session_id, session_epoch, topics, forgotten = self._session.next_fetch(wanted)
         request = FetchRequest(
             replica_state=FetchReplicaState(
                 replica_id=self._config.broker_id, replica_epoch=self._owner.broker_epoch()
@@ -278,7 +285,10 @@ class _Fetcher:
             max_wait_ms=self._config.replica_fetch_wait_max_ms,
             min_bytes=self._config.replica_fetch_min_bytes,
             max_bytes=self._config.replica_fetch_response_max_bytes,
-            topics=[FetchTopic(topic=topic, partitions=parts) for topic, parts in topics.items()],
+            session_id=session_id,
+            session_epoch=session_epoch,
+            topics=topics,
+            forgotten_topics_data=forgotten,
         )
         return _Asked(self._requests, request, followings), None
 

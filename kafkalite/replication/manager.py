@@ -23,6 +23,7 @@ must be, and until then the high watermark counts the members before and after i
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -73,6 +74,7 @@ from kafkalite.replication.edges import (
     LeaderChannel,
     ReplicationConfig,
 )
+from kafkalite.replication.fetch_session import FetchSessions
 from kafkalite.replication.fetcher import Fetchers
 from kafkalite.replication.hosting import Hosting, IsrQueue
 from kafkalite.replication.internal import InternalPartitions
@@ -110,6 +112,7 @@ class ReplicaManager:
         journal: Journal,
         clock: Clock,
         offload: Offload,
+        chance: random.Random,
         on_partition_failed: Callable[[TopicPartition], None] = lambda topic_partition: None,
     ) -> None:
         """``log_config`` gives a topic's effective configuration when its log is opened.
@@ -140,7 +143,8 @@ class ReplicaManager:
         self._appends = Appends(self._hosting)
         self.internal = InternalPartitions(self._hosting, self._appends)
         """The partitions led here, for coordinators that keep their state in them."""
-        self._reads = Reads(self._hosting)
+        self._sessions = FetchSessions(config.max_incremental_fetch_session_cache_slots, chance)
+        self._reads = Reads(self._hosting, self._sessions)
         self._fetchers = Fetchers(
             config,
             channel=leader_channel,
@@ -703,6 +707,11 @@ class ReplicaManager:
     def delayed_requests(self) -> int:
         """Produce and fetch requests that wait (PurgatorySize)."""
         return len(self._hosting.purgatory)
+
+    @property
+    def fetch_sessions(self) -> int:
+        """Fetch sessions that are kept (NumIncrementalFetchSessions)."""
+        return len(self._sessions)
 
     @property
     def topic_counters(self) -> Mapping[str, TopicCounters]:

@@ -26,14 +26,12 @@ from kafkalite.protocol.errors import (
     OffsetOutOfRangeError,
 )
 from kafkalite.protocol.fetch import (
-    FetchPartition,
     FetchReplicaState,
     FetchRequest,
     FetchResponse,
     FetchResponseCurrentLeader,
     FetchResponseDivergingEpoch,
     FetchResponsePartition,
-    FetchResponseTopic,
 )
 from kafkalite.protocol.list_offsets import (
     ListOffsetsPartition,
@@ -49,6 +47,7 @@ from kafkalite.protocol.offset_for_leader_epoch import (
     OffsetForLeaderEpochResponsePartition,
     OffsetForLeaderEpochResponseTopic,
 )
+from kafkalite.replication.fetch_session import Fetching, FetchSessions, PartitionToFetch, Told
 from kafkalite.replication.hosting import Hosting
 from kafkalite.replication.purgatory import Delayed
 from kafkalite.replication.replica import Replica
@@ -69,6 +68,7 @@ class Wanted:
 
     __slots__ = (
         "answer",
+        "asked",
         "generation",
         "part",
         "replica",
@@ -80,21 +80,29 @@ class Wanted:
         "was_counted",
     )
 
-    def __init__(self, topic: str, topic_id: str, part: FetchPartition) -> None:
-        self.topic = topic
-        self.topic_id = topic_id
-        self.part = part
+    def __init__(self, asked: PartitionToFetch) -> None:
+        self.asked = asked
+        self.topic, self.topic_id, self.part = asked
         self.replica: Replica | None = None
         self.answer: FetchResponsePartition | None = None
+        """None before it is read, and where there is nothing to tell about it."""
         self.size = 0
         """Bytes in the answer."""
-        self.generation = 0
+        self.generation = -1
+        """The replica's when it was checked; -1 before."""
         self.until = 0
-        """The replica's count of readable bytes when the answer was read."""
+        """The replica's count of readable bytes when it was checked."""
         self.upper_bound = 0
         """The end of what may be read (exclusive), when it was checked."""
         self.was_counted = False
-        """Set once the fetch was noted as a follower's report: a second read is none."""
+        """Set once the fetch was noted as a follower's report: a second look is none."""
+
+    def is_as_checked(self, is_follower: bool) -> bool:
+        """Tell whether it was found readable before, and nothing has changed about that since."""
+        replica = self.replica
+        if replica is None or replica.generation != self.generation:
+            return False
+        return self.until == (replica.appended_bytes if is_follower else replica.committed_bytes)
 
 
 class DelayedFetch(Delayed):
@@ -126,23 +134,24 @@ class DelayedFetch(Delayed):
 class Reads:
     """Serves the reading requests."""
 
-    def __init__(self, hosting: Hosting) -> None:
+    def __init__(self, hosting: Hosting, sessions: FetchSessions) -> None:
         self._hosting = hosting
+        self._sessions = sessions
 
     # ---- fetch ----
 
     async def fetch(self, request: FetchRequest) -> FetchResponse:
         """Answer as soon as there are `min_bytes`, an error to tell, or `max_wait_ms` have passed.
 
-        Sessions are not kept: every full fetch is answered with session id 0, an incremental one
-        with FETCH_SESSION_ID_NOT_FOUND, on which clients fetch in full.
+        Which partitions it is about, and which of them the answer names, is a matter of its session
+        (:mod:`kafkalite.replication.fetch_session`).
         """
-        if request.session_id != 0 and request.session_epoch > 0:
-            return FetchResponse(error_code=ErrorCode.FETCH_SESSION_ID_NOT_FOUND, responses=[])
         hosting = self._hosting
-        wanted = [
-            Wanted(topic.topic, topic.topic_id, part) for topic in request.topics for part in topic.partitions
-        ]
+        try:
+            fetching = self._sessions.begin(request, now_ms=hosting.now_ms())
+        except BrokerError as error:
+            return FetchResponse(error_code=error.code, responses=[])
+        wanted = [Wanted(one) for one in fetching.partitions]
         asker = request.replica_state
         is_follower = asker.replica_id >= 0
         max_bytes = request.max_bytes
@@ -154,7 +163,7 @@ class Reads:
             left_s = deadline - hosting.clock.monotonic()
             size = 0
             if is_readable or is_urgent or not wanted or left_s <= 0 or request.min_bytes <= 0:
-                size, failed = await self._read_all(wanted, max_bytes)
+                size, failed = await self._read_all(fetching, wanted, max_bytes)
                 left_s = deadline - hosting.clock.monotonic()
                 if is_urgent or failed or not wanted or size >= request.min_bytes or left_s <= 0:
                     break
@@ -175,17 +184,18 @@ class Reads:
                     counters.bytes_out += w.size
                     counters.fetch_requests += 1
                     counters.failed_fetch_requests += w.answer is not None and w.answer.error_code != 0
-        return self._response(request, wanted)
+        return fetching.respond((w.asked, w.answer) for w in wanted if w.answer is not None)
 
     def _check_all(self, asker: FetchReplicaState, wanted: Sequence[Wanted]) -> tuple[bool, bool]:
         """Check every partition; tell whether to answer now, and whether there is anything to read."""
         is_urgent = is_readable = False
+        is_follower = asker.replica_id >= 0
         for w in wanted:
             w.answer = None
             w.size = 0
             try:
-                if self._check(asker, w):
-                    is_readable = True
+                if w.is_as_checked(is_follower) or self._check(asker, w):
+                    is_readable = is_readable or w.part.fetch_offset < w.upper_bound
             except BrokerError as error:
                 w.answer = self._error_answer(w, error)
             except Exception as error:  # One partition's fault leaves the others running.
@@ -194,9 +204,12 @@ class Reads:
                 is_urgent = True
         return is_urgent, is_readable
 
-    async def _read_all(self, wanted: Sequence[Wanted], max_bytes: int) -> tuple[int, bool]:
-        """Read, within the limits, every partition that has no answer yet; return the bytes, and
-        whether one of them failed. Awaits only bytes that are not in memory."""
+    async def _read_all(
+        self, fetching: Fetching, wanted: Sequence[Wanted], max_bytes: int
+    ) -> tuple[int, bool]:
+        """Read, within the limits, every partition that has no answer yet and of which there is
+        something to tell; return the bytes, and whether one of them failed. Awaits only bytes that
+        are not in memory."""
         total = 0
         has_failed = False
         for w in wanted:
@@ -207,7 +220,9 @@ class Reads:
                 if isinstance(read, WouldBlock):
                     read = await self._read_cold(w, left=max_bytes - total, is_first=total == 0)
                 w.size = len(read.records)
-                w.answer = _answer(w, read.records)
+                told = _told(w)
+                if w.size or not fetching.is_told(w.asked, told):
+                    w.answer = _answer(w, told, read.records)
             except BrokerError as error:
                 w.answer = self._error_answer(w, error)
                 has_failed = True
@@ -225,7 +240,7 @@ class Reads:
     def _check(self, asker: FetchReplicaState, w: Wanted) -> bool:
         """Check that ``w`` may be read, and take a follower's report into account.
 
-        Tells whether there is anything to read; a diverging epoch becomes the answer.
+        False where a diverging epoch has become the answer.
         """
         part = w.part
         replica = self._hosting.require(w.topic, part.partition)
@@ -257,7 +272,7 @@ class Reads:
                 raise OffsetOutOfRangeError(f"{replica.topic_partition}: epoch {epoch} is not known here")
             if diverges(epoch, fetch_offset, end):
                 diverging = FetchResponseDivergingEpoch(epoch=end.epoch, end_offset=end.end_offset)
-                w.answer = _answer(w, b"", diverging)
+                w.answer = _answer(w, _told(w), b"", diverging)
                 return False
         if not log.log_start_offset <= fetch_offset <= log_end_offset:
             if fetch_offset > log_end_offset and not is_follower:
@@ -277,7 +292,7 @@ class Reads:
         else:
             w.upper_bound = log.high_watermark
             w.until = replica.committed_bytes
-        return fetch_offset < w.upper_bound
+        return True
 
     def _read(self, w: Wanted, *, left: int, is_first: bool) -> Read | WouldBlock:
         """Read one partition, from memory only."""
@@ -335,21 +350,6 @@ class Reads:
             high_watermark=UNKNOWN_OFFSET,
             current_leader=current_leader,
         )
-
-    def _response(self, request: FetchRequest, wanted: Sequence[Wanted]) -> FetchResponse:
-        topics: list[FetchResponseTopic] = []
-        position = 0
-        for topic in request.topics:
-            end = position + len(topic.partitions)
-            topics.append(
-                FetchResponseTopic(
-                    topic=topic.topic,
-                    topic_id=topic.topic_id,
-                    partitions=[w.answer for w in wanted[position:end] if w.answer is not None],
-                )
-            )
-            position = end
-        return FetchResponse(responses=topics)
 
     # ---- list_offsets ----
 
@@ -465,19 +465,23 @@ def _check_topic_id(replica: Replica, topic_id: str) -> None:
         )
 
 
-def _answer(
-    w: Wanted, records: Buffer, diverging: FetchResponseDivergingEpoch = _NOT_DIVERGING
-) -> FetchResponsePartition:
+def _told(w: Wanted) -> Told:
+    """What an answer says about ``w`` besides records."""
     assert w.replica is not None
     log = w.replica.log
     assert log is not None
-    high_watermark = log.high_watermark
+    return Told(log.high_watermark, log.last_stable_offset, log.log_start_offset)
+
+
+def _answer(
+    w: Wanted, told: Told, records: Buffer, diverging: FetchResponseDivergingEpoch = _NOT_DIVERGING
+) -> FetchResponsePartition:
     return FetchResponsePartition(
         partition_index=w.part.partition,
         error_code=ErrorCode.NONE,
-        high_watermark=high_watermark,
-        last_stable_offset=high_watermark,
-        log_start_offset=log.log_start_offset,
+        high_watermark=told.high_watermark,
+        last_stable_offset=told.last_stable_offset,
+        log_start_offset=told.log_start_offset,
         diverging_epoch=diverging,
         records=memoryview(records),
     )

@@ -239,6 +239,7 @@ class Broker:
                 ),
                 num_replica_fetchers=config.num_replica_fetchers,
                 fetch_max_bytes=config.fetch_max_bytes,
+                max_incremental_fetch_session_cache_slots=config.max_incremental_fetch_session_cache_slots,
             ),
             logs=self.logs,
             log_config=self.topic_configs.config,
@@ -249,6 +250,7 @@ class Broker:
             journal=self.journal,
             clock=clock,
             offload=edges.offload,
+            chance=edges.chance,
             on_partition_failed=self._on_partition_failed,
         )
         self.groups = GroupCoordinator(
@@ -611,6 +613,7 @@ class Broker:
         metrics.gauge("EventQueueSize", lambda: controller.event_queue_size)
         metrics.gauge("TotalQueueSize", lambda: controller.total_queue_size)
         metrics.gauge("OfflineLogDirectoryCount", lambda: len(self.logs.offline_dirs))
+        metrics.gauge("NumIncrementalFetchSessions", lambda: replicas.fetch_sessions)
         metrics.gauge("PurgatorySize", lambda: replicas.delayed_requests)
         metrics.gauge("FrozenPartitionCount", lambda: replicas.frozen_partitions)
         metrics.gauge("IsrChangesInFlight", lambda: replicas.isr_changes_in_flight)

@@ -88,6 +88,9 @@ _GAUGES = {
         "kafka.controller", "ControllerChannelManager", "Requests that wait to be sent to brokers"
     ),
     "OfflineLogDirectoryCount": MBean("kafka.log", "LogManager", "Log directories that failed"),
+    "NumIncrementalFetchSessions": MBean(
+        "kafka.server", "FetchSessionCache", "Fetch sessions of followers and consumers that are kept here"
+    ),
     "PurgatorySize": MBean(
         "kafka.server", "DelayedOperationPurgatory", "Produce and fetch requests that wait"
     ),

@@ -138,6 +138,7 @@ class BrokerConfig:
     replica_high_watermark_checkpoint_interval_ms: int
     num_replica_fetchers: int
     fetch_max_bytes: int
+    max_incremental_fetch_session_cache_slots: int
 
     auto_leader_rebalance_enable: bool
     leader_imbalance_check_interval_seconds: int

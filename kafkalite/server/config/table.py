@@ -303,6 +303,13 @@ _HONOURED: Final = (
     ),
     _honoured("num.replica.fetchers", INT, 1, "Fetchers per leader that this broker follows.", at_least=1),
     _honoured("fetch.max.bytes", INT, 57671680, "Largest answer to a consumer's fetch.", at_least=1024),
+    _honoured(
+        "max.incremental.fetch.session.cache.slots",
+        INT,
+        1000,
+        "Fetch sessions that are kept, of followers and consumers.",
+        at_least=0,
+    ),
     # Controller and shutdown.
     _honoured(
         "auto.leader.rebalance.enable",
@@ -447,7 +454,6 @@ _NOT_HONOURED: Final = (
     _known("max.connections", INT, INT_MAX, at_least=0),
     _known("max.connections.per.ip", INT, INT_MAX, at_least=0),
     _known("max.connections.per.ip.overrides", STRING, ""),
-    _known("max.incremental.fetch.session.cache.slots", INT, 1000, at_least=0),
     _known("max.request.partition.size.limit", INT, 2000, at_least=1),
     _known("mechanismName", STRING, None),
     _known("metric.reporters", LIST, ()),

@@ -287,6 +287,7 @@ class Node:
             journal=self.journal,
             clock=clock,
             offload=InlineOffload(),
+            chance=random.Random(self.broker_id),
             on_partition_failed=self.failed.append,
         )
         self.logs.on_dir_failure = self.manager.log_dir_failed

@@ -285,6 +285,32 @@ def test_max_bytes_holds_for_the_whole_answer_but_for_one_batch() -> None:
     play(scenario)
 
 
+def test_followers_fetch_in_sessions_and_name_only_what_has_changed() -> None:
+    async def scenario(cluster: Cluster) -> None:
+        await cluster.create()
+        await cluster[1].produce(b"a")
+        await cluster.settle(5.0)
+        fetches = cluster[2].channel.fetches
+        assert fetches[0].session_epoch == 0
+        assert len(fetches[0].topics[0].partitions) == 1
+        idle = fetches[-3:]
+        assert len({fetch.session_id for fetch in idle}) == 1
+        assert [fetch.session_epoch - idle[0].session_epoch for fetch in idle] == [0, 1, 2]
+        assert [fetch.topics for fetch in idle] == [[], [], []]
+        # Reports all the same: the follower stays in the ISR for longer than its allowed lag.
+        await cluster.settle(60.0)
+        assert cluster.zk.state().isr == (1, 2, 3)
+        # A new leader life has no session; the fetcher is told so and fetches in full at once.
+        before = len(fetches)
+        cluster[1].manager._sessions._sessions.clear()
+        await cluster[1].produce(b"b", acks=1)
+        await cluster.settle(1.0)
+        assert cluster[2].log.log_end_offset == 2
+        assert 0 in [fetch.session_epoch for fetch in fetches[before:]]
+
+    play(scenario)
+
+
 def test_an_incremental_fetch_is_told_that_there_is_no_session() -> None:
     async def scenario(cluster: Cluster) -> None:
         request = FetchRequest(max_wait_ms=0, min_bytes=0, session_id=5, session_epoch=1, topics=[])
@@ -731,7 +757,8 @@ def test_a_fetch_carries_the_broker_epoch_and_the_last_fetched_epoch() -> None:
         await cluster.create()
         await cluster[1].produce(b"a")
         await cluster.settle(1.0)
-        request = cluster[2].channel.fetches[-1]
+        # In a session, a fetch names only what has changed.
+        request = [fetch for fetch in cluster[2].channel.fetches if fetch.topics][-1]
         assert request.replica_state.replica_id == 2
         assert request.replica_state.replica_epoch == cluster.zk.registrations[BrokerId(2)]
         assert request.topics[0].partitions[0].last_fetched_epoch == 0
