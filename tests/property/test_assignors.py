@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kafkalite.client.assignors import (
@@ -83,7 +83,6 @@ def say(
 
 @pytest.mark.parametrize("how", [RANGE, ROUND_ROBIN, STICKY], ids=lambda how: how.name)
 @given(group=groups())
-@settings(deadline=None)
 def test_every_partition_has_one_owner_who_wants_it(how: Assignor, group: Any) -> None:
     partitions, subscriptions = group
     found = how.assign(partitions, subscriptions, {}, RACKS)
@@ -95,7 +94,6 @@ def test_every_partition_has_one_owner_who_wants_it(how: Assignor, group: Any) -
 
 @pytest.mark.parametrize("how", [ROUND_ROBIN, STICKY], ids=lambda how: how.name)
 @given(group=groups(equal=True))
-@settings(deadline=None)
 def test_equal_wishes_are_shared_evenly(how: Assignor, group: Any) -> None:
     partitions, subscriptions = group
     sizes = [len(mine) for mine in how.assign(partitions, subscriptions, {}, RACKS).values()]
@@ -103,7 +101,6 @@ def test_equal_wishes_are_shared_evenly(how: Assignor, group: Any) -> None:
 
 
 @given(group=groups())
-@settings(deadline=None)
 def test_nothing_that_could_move_leaves_sticky_uneven(group: Any) -> None:
     partitions, subscriptions = group
     found = STICKY.assign(partitions, subscriptions, {}, RACKS)
@@ -115,7 +112,6 @@ def test_nothing_that_could_move_leaves_sticky_uneven(group: Any) -> None:
 
 @pytest.mark.parametrize("how", [STICKY, COOPERATIVE_STICKY], ids=lambda how: how.name)
 @given(group=groups())
-@settings(deadline=None)
 def test_a_settled_group_stays_as_it_is(how: Assignor, group: Any) -> None:
     partitions, subscriptions = group
     found: Assigned = {member: [] for member in subscriptions}
@@ -129,7 +125,6 @@ def test_a_settled_group_stays_as_it_is(how: Assignor, group: Any) -> None:
 
 
 @given(group=groups(equal=True), leaver=st.integers(0, 8))
-@settings(deadline=None)
 def test_when_one_leaves_the_others_keep_what_they_had(group: Any, leaver: int) -> None:
     partitions, subscriptions = group
     if len(subscriptions) < 2:
@@ -143,7 +138,6 @@ def test_when_one_leaves_the_others_keep_what_they_had(group: Any, leaver: int) 
 
 
 @given(group=groups())
-@settings(deadline=None)
 def test_cooperative_never_gives_what_another_holds(group: Any) -> None:
     """Of members that tell the truth: what one owns, nobody else is assigned."""
     partitions, subscriptions = group

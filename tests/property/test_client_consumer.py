@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kafkalite.client import Consumer, ConsumerRecord
@@ -130,7 +130,7 @@ async def read_through(weather: Weather) -> None:
 
 
 @pytest.mark.timeout(600)
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=120)
 @given(weathers)
 def test_each_record_is_handed_out_once_and_in_order(weather: Weather) -> None:
     run_virtual(read_through(weather))
@@ -153,7 +153,7 @@ batches = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(batches, st.integers(0, 30), st.lists(st.integers(1, 9), min_size=1), st.booleans())
 def test_columns_are_the_records_that_getmany_returns(
     rows: list[list[tuple[Any, Any, Any, int, int]]], start: int, limits: list[int], with_deserializers: bool

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kafkalite.client import Producer
@@ -185,7 +185,7 @@ def first_places(values: list[bytes | None]) -> list[int]:
 
 
 @pytest.mark.timeout(600)
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150)
 @given(weathers)
 def test_acknowledged_records_are_there_once_at_their_offset_in_order(weather: Weather) -> None:
     cluster, sent = run_virtual(storm(weather, idempotent=True))
@@ -210,7 +210,7 @@ def test_acknowledged_records_are_there_once_at_their_offset_in_order(weather: W
 
 
 @pytest.mark.timeout(600)
-@settings(max_examples=75, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=75)
 @given(weathers)
 def test_without_idempotence_order_holds_and_nothing_acknowledged_is_missing(weather: Weather) -> None:
     cluster, sent = run_virtual(storm(weather, idempotent=False))
@@ -255,7 +255,7 @@ rows = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.lists(rows, max_size=60),
     st.lists(st.integers(1, 25), min_size=1, max_size=5),

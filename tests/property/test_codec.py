@@ -15,9 +15,7 @@ from kafkalite.protocol.message import Message
 PLAIN = msgspec.msgpack.Encoder()
 TYPES = [message for api in APIS.values() for message in (api.request, api.response)]
 
-relaxed = settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
-)
+relaxed = settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
 
 def values_of(info: msgspec.inspect.Type) -> st.SearchStrategy[Any]:

@@ -210,7 +210,7 @@ async def play(seed: int, history: Sequence[tuple[str, int, int, float]]) -> lis
     return cluster.story()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32), steps)
 def test_no_history_breaks_the_invariants(seed: int, history: list[tuple[str, int, int, float]]) -> None:
     run_virtual(play(seed, history))

@@ -432,5 +432,5 @@ def load(log: list[Record], now: Now) -> Shard:
     return shard
 
 
-Groups.TestCase.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)
+Groups.TestCase.settings = settings(max_examples=200, stateful_step_count=50)
 TestGroups = Groups.TestCase

@@ -234,7 +234,7 @@ async def play(seed: int, *, with_power_cuts: bool) -> int:
     return len(history.acknowledged)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 2**32 - 1), with_power_cuts=st.booleans())
 def test_acknowledged_records_survive(seed: int, with_power_cuts: bool) -> None:
     run(play(seed, with_power_cuts=with_power_cuts))

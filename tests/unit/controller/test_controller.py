@@ -203,6 +203,8 @@ async def test_a_leader_that_restarted_while_nobody_ruled_loses_its_leadership(c
     cluster[2].lease = cluster[3].lease = True
     state = await cluster.until_state(T0, lambda s: s.leader == 3)
     assert (state.isr, state.leader_epoch) == ((3,), 1)
+    # The znode changes before its writer hears so, and tells.
+    await cluster.until(lambda: any(e.facts["leader"] == 3 for e in cluster.events("LeaderElected")))
     elected = [e for e in cluster.events("LeaderElected") if e.facts["leader"] == 3]
     assert elected[0].facts["strategy"] == "restart"
 
