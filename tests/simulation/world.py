@@ -78,7 +78,7 @@ class Profile:
     """Mean time between two faults of a storm."""
     lull_s: float = 0.0
     """Mean time between two storms; 0: it never ends."""
-    brokers: tuple[int, ...] = (3, 3, 4, 5)
+    brokers: tuple[int, ...] = (3, 3, 3, 3, 3, 4, 5)
     modes: tuple[Mode, ...] = (Mode.IDEMPOTENT, Mode.IDEMPOTENT, Mode.ACKS_ALL, Mode.ACKS_1)
     records_a_second: float = 4.0
     partitions: int = 3
@@ -88,7 +88,7 @@ class Profile:
     """Consumer groups beside the consumers that are assigned everything."""
 
 
-LULL_S: Final = 45.0
+LULL_S: Final = 70.0
 GROUP_FAULTS: Final = {name: weight / 4 for name, weight in EVERYTHING.items()}
 """Everything, but less of it than of what strikes coordinators."""
 GROUPS: Final[dict[str, Any]] = {
@@ -114,7 +114,7 @@ PROFILES: Final = {
             overrides={"log.flush.interval.messages": "1"},
             lull_s=LULL_S,
         ),
-        Profile("power-one", {"power cut, one at a time": 1}, pause_s=20, brokers=(3,)),
+        Profile("power-one", {"power cut, one at a time": 1}, pause_s=12, lull_s=LULL_S, brokers=(3,)),
         Profile(
             "wild",
             {**EVERYTHING, "power cut": 8},
