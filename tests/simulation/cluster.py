@@ -17,6 +17,8 @@ from kafkalite.client import AdminClient, Consumer, NewTopic, Producer
 from kafkalite.common import BrokerId, TopicPartition
 from kafkalite.journal import Event
 from kafkalite.log.files import Files
+from kafkalite.log.log import Log
+from kafkalite.protocol.errors import KafkaStorageError
 from kafkalite.server.broker import AllLogDirsFailed, Broker, Edges, StartFailed, run_broker
 from kafkalite.server.config import BrokerConfig
 from kafkalite.server.membership import Replaced
@@ -28,7 +30,7 @@ from .loop import Process, SimulatedOffload, VirtualClock, VirtualLoop
 from .network import NodeNetwork, NodeTransport, SimulatedNetwork
 
 SESSION_TIMEOUT_MS = 6_000
-LOG_DIRS = ("/data",)
+LOG_DIRS = ("/data-1", "/data-2")
 DEFAULTS: Mapping[str, str] = {
     "zookeeper.connect": "zookeeper:2181",
     "zookeeper.session.timeout.ms": str(SESSION_TIMEOUT_MS),
@@ -82,12 +84,17 @@ class Node:
         """The running broker, once it knows who it is."""
         self.sessions: list[MemoryClient] = []
         """ZooKeeper sessions of the running process, oldest first."""
-        self.is_cut_from_zookeeper = False
+        self.cut_directions: tuple[bool, bool] = (False, False)
+        """Whether packets of this machine to the ensemble vanish, and those from it."""
         self.running = asyncio.Event()
         self.power_chance: random.Random | None = None
         """Set where the crash that is set for a disk operation takes the power, too."""
         self._stop = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def is_cut_from_zookeeper(self) -> bool:
+        return any(self.cut_directions)
 
     @property
     def is_up(self) -> bool:
@@ -155,17 +162,15 @@ class Node:
         )
 
     async def _connect(self, process: Process) -> ZooKeeper:
-        if not self._reaches_zookeeper():
+        if self.is_cut_from_zookeeper:
             await asyncio.sleep(1)
             raise ConnectionLoss(f"{self.name} cannot reach the ensemble")
         session = await self.cluster.zookeeper.connect(SESSION_TIMEOUT_MS, home=process.context)
         self.sessions.append(session)
-        if not self._reaches_zookeeper():
-            self.cluster.zookeeper.cut(session)
+        up, down = self.cut_directions
+        if up or down:
+            self.cluster.zookeeper.cut(session, up=up, down=down)
         return session
-
-    def _reaches_zookeeper(self) -> bool:
-        return not self.is_cut_from_zookeeper
 
     def _observe(self, broker: Broker) -> None:
         self.broker = broker
@@ -193,8 +198,18 @@ class Node:
         """The machine is off: what was not fsynced is gone, but for what ``chance`` leaves of it."""
         if self.process is not None:
             self.cluster.note(f"{self.name} loses power")
+            self._note_unsynced()
             self._gone(is_silent=True)
             self.disk.crash_power(chance)
+
+    def _note_unsynced(self) -> None:
+        """Note which records the power may take along: no broker is left to write a receipt for them."""
+        if self.broker is not None:
+            for log in self.broker.logs.logs():
+                if log.recovery_point < log.log_end_offset:
+                    self.cluster.unsynced.append(
+                        (log.topic_partition, log.recovery_point, log.log_end_offset - 1)
+                    )
 
     def crash_in_a_call(
         self, operation: int, *, after_bytes: int | None, power: random.Random | None
@@ -209,6 +224,8 @@ class Node:
         if self.process is not None:
             self.cluster.note(f"{self.name} crashes in a call, life {self.lives}")
             self.cluster.counts["crash in a call"] += 1
+            if self.power_chance is not None:
+                self._note_unsynced()
             self._gone(is_silent=self.power_chance is not None)
 
     def pause(self) -> None:
@@ -234,17 +251,33 @@ class Node:
         """The latest ZooKeeper session of the running process."""
         return self.sessions[-1] if self.sessions else None
 
-    def cut_from_zookeeper(self) -> None:
-        """Nothing gets through between this machine and the ensemble."""
-        self.is_cut_from_zookeeper = True
+    def cut_from_zookeeper(self, *, up: bool = True, down: bool = True) -> None:
+        """Nothing gets through from this machine to the ensemble (``up``), from it (``down``), or both."""
+        self.cut_directions = (up, down)
         for session in self.sessions:
-            self.cluster.zookeeper.cut(session)
+            self.cluster.zookeeper.cut(session, up=up, down=down)
 
     def mend_zookeeper(self) -> None:
         """This machine reaches the ensemble again."""
-        self.is_cut_from_zookeeper = False
+        self.cut_directions = (False, False)
         for session in self.sessions:
             self.cluster.zookeeper.resume(session)
+
+    # --- its logs ------------------------------------------------------------------------
+
+    def log(self, partition: TopicPartition) -> Log | None:
+        """The running broker's log of a partition; None where it has none, or its directory failed."""
+        if self.broker is None:
+            return None
+        try:
+            return self.broker.logs.log(partition)
+        except KafkaStorageError:
+            return None
+
+    @property
+    def has_failed_dirs(self) -> bool:
+        """Whether a log directory is offline, which only a restart can change."""
+        return self.broker is not None and bool(self.broker.logs.offline_dirs)
 
 
 class Cluster:
@@ -270,6 +303,8 @@ class Cluster:
         """What was done to the cluster, and when."""
         self.defects: list[str] = []
         """Brokers that ended for no accepted reason."""
+        self.unsynced: list[tuple[TopicPartition, int, int]] = []
+        """(partition, first offset, last offset) of what power cuts found that was not fsynced."""
         self.counts: Counter[str] = Counter()
         """Faults, by name, that really happened."""
         self.expired_early: dict[int, float] = {}
@@ -379,13 +414,13 @@ class Cluster:
         return [TopicPartition(name, number) for number in range(partitions)]
 
 
-async def eventually(condition: Callable[[], bool], *, within_s: float) -> None:
+async def eventually(condition: Callable[[], bool], *, within_s: float, every_s: float = 0.02) -> None:
     """Wait until ``condition`` holds. Raises TimeoutError after so much virtual time."""
     async with asyncio.timeout(within_s):
         while True:
             if condition():
                 return
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(every_s)
 
 
 def _leaves(error: BaseException) -> list[BaseException]:

@@ -566,11 +566,11 @@ class CoordinatorInvariants:
                 continue
             for served in node.broker.groups._served.values():
                 if served.phase is _Phase.ACTIVE:
-                    problems += self._compare(node, node.broker, served)
+                    problems += self._compare(node, served)
         return problems
 
-    def _compare(self, node: Node, broker: Broker, served: _Served) -> list[str]:
-        log = broker.logs.log(served.partition)
+    def _compare(self, node: Node, served: _Served) -> list[str]:
+        log = node.log(served.partition)
         if log is None or log.is_closed or served.in_flight or log.high_watermark != log.log_end_offset:
             return []  # Only a coordinator at rest is easy to tell right from wrong.
         expected = Shard(served.shard._config)

@@ -272,7 +272,7 @@ class Invariants:
             state = life.broker.replicas.partition(partition)
             if state is None:
                 continue
-            log = life.broker.logs.log(partition) if state.role is not Role.OFFLINE else None
+            log = life.node.log(partition) if state.role is not Role.OFFLINE else None
             look = life.looks.get(partition)
             if log is None or log.is_closed:
                 if look is not None:
@@ -394,7 +394,7 @@ def compare_logs(cluster: Cluster, partitions: list[TopicPartition]) -> list[str
     for partition in partitions:
         contents: dict[str, bytes] = {}
         for node in cluster.nodes.values():
-            log = node.broker.logs.log(partition) if node.broker is not None else None
+            log = node.log(partition)
             if log is not None:
                 folder = f"{log.log_dir.path}/{partition}"
                 contents[node.name] = b"".join(

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from zk import paths
 from zk.client import ConnectionLoss, NoNode
 
-from .cluster import Cluster, Node
+from .cluster import LOG_DIRS, Cluster, Node, eventually
 from .pace import AT_ONCE_S, Pace
 
 
@@ -68,6 +68,7 @@ class Nemesis:
             "one-way cut between brokers": self.cut_brokers_one_way,
             "isolation": self.isolate,
             "cut from zookeeper": self.cut_zookeeper,
+            "one-way cut from zookeeper": self.cut_zookeeper_one_way,
             "cut from clients": self.cut_clients,
             "session expiry": self.expire,
             "suspended session": self.suspend,
@@ -128,6 +129,8 @@ class Nemesis:
             for session in node.sessions:
                 session.lag_s = 0.0
             node.resume()
+            if node.has_failed_dirs:
+                node.crash()
             if not node.is_up:
                 node.start()
 
@@ -331,11 +334,20 @@ class Nemesis:
     # --- ZooKeeper -----------------------------------------------------------------------
 
     async def cut_zookeeper(self) -> None:
+        await self._cut_zookeeper("cut from zookeeper", up=True, down=True)
+
+    async def cut_zookeeper_one_way(self) -> None:
+        """A broker is not heard, or hears nothing: then what it writes takes effect without its knowing."""
+        up = self._chance.random() < 0.5
+        await self._cut_zookeeper("one-way cut from zookeeper", up=up, down=not up)
+
+    async def _cut_zookeeper(self, name: str, *, up: bool, down: bool) -> None:
         node = self._node()
         if not node.is_cut_from_zookeeper:
-            self._count("cut from zookeeper")
-            self._cluster.note(f"{node.name} is cut from zookeeper")
-            node.cut_from_zookeeper()
+            self._count(name)
+            ways = " and ".join(way for way, is_cut in (("to", up), ("from", down)) if is_cut)
+            self._cluster.note(f"{node.name} is cut {ways} zookeeper")
+            node.cut_from_zookeeper(up=up, down=down)
             await asyncio.sleep(self._time(0.5, 25))
             node.mend_zookeeper()
             self._cluster.note(f"{node.name} reaches zookeeper again")
@@ -436,20 +448,31 @@ class Nemesis:
         node.offload.max_delay_s = 0.002
 
     async def disk_error(self) -> None:
-        """One of the next operations fails; the directory is offline until the broker restarts."""
+        """One of the next operations in one log directory fails; it is offline until the broker restarts."""
         node = self._running()
-        if node is not None:
-            self._count("disk error set")
-            operation = self._chance.choice(["write", "write", "fsync", "rename", "truncate", "fsync_dir"])
-            node.disk.fail(
-                operation,
-                error=self._chance.choice([errno.EIO, errno.ENOSPC]),
-                skip=self._chance.randrange(30),
-                written=self._chance.randrange(200),
-            )
-            self._cluster.note(f"{node.name}: a {operation} is to fail")
-            await asyncio.sleep(self._time(2, 15))
-            node.disk.heal()
+        if node is None:
+            return
+        self._count("disk error set")
+        directory = self._chance.choice(LOG_DIRS)
+        operation = self._chance.choice(["write", "write", "write", "fsync", "rename", "fsync_dir"])
+        node.disk.fail(
+            operation,
+            f"{directory}/*.log" if operation == "write" else f"{directory}*",
+            error=self._chance.choice([errno.EIO, errno.ENOSPC]),
+            skip=self._chance.randrange(4),
+            written=self._chance.randrange(200),
+        )
+        self._cluster.note(f"{node.name}: a {operation} in {directory} is to fail")
+        try:
+            await eventually(lambda: node.has_failed_dirs, within_s=20, every_s=0.5)
+        except TimeoutError:
+            pass  # Nothing of the kind was done there, or both directories had failed and it is down.
+        await asyncio.sleep(self._time(2, 15))
+        node.disk.heal()
+        if node.has_failed_dirs and not node.is_paused:
+            self._count("restart with a mended disk")
+            self._chance.choice([node.crash, node.stop])()
+            await self._down_for([node], self._time(0.1, 5))
 
     async def clock_jump(self) -> None:
         """The wall clock only; monotonic time does not jump."""

@@ -42,12 +42,20 @@ STATES: Final[Mapping[str, str]] = {
     "broker bounce seen": "BrokerBounced",
     "broker found absent at fail-over": "BrokerFoundAbsent",
     "no leader electable": "NoLeaderElected",
-    "instruction refused": "ReplicaRefused",
+    "controller's request refused": "ControllerRequestRefused",
     "log recovered": "LogRecovered",
     "log directory failed": "LogDirFailed",
+    "replicas offline with their directory": "ReplicasOffline",
     "controlled shutdown": "ControlledShutdownFinished",
 }
-"""What is worth reaching, and the journal event that tells of it."""
+"""What is worth reaching, and the journal event that tells of it.
+
+ReplicaRefused (one partition's instruction in a request that was not refused) is not among them: it
+takes a reassignment, or a controller that sends states older than a broker knows, which fencing rules out.
+"""
+
+SPECIAL: Final = ("unclean election", "lost multi reply", "own leftover replaced")
+"""What takes more than an event's type to tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +102,13 @@ def states_reached(report: Report) -> Counter[str]:
     )
     for event in report.journal:
         states.update(_special(event))
+    if report.faults["lost multi reply"]:
+        states["lost multi reply"] = report.faults["lost multi reply"]
     return states + groups.states_reached(report.journal, report.history, report.faults)
 
 
 def _special(event: Event) -> Iterator[str]:
-    if event.type == "LeaderElected" and event.facts.get("is_unclean"):
+    if event.type == "LeaderElected" and event.facts["strategy"] == "unclean":
         yield "unclean election"
     if event.type == "BrokerRegistered" and event.facts.get("replaced"):
         yield "own leftover replaced"
@@ -195,7 +205,7 @@ class Summary:
         _print_table("faults that happened", self.faults)
         _print_table("states reached", self.states)
         _print_table("anomalies that the promise allows", self.allowed)
-        wanted = [*STATES]
+        wanted = [*STATES, *SPECIAL]
         if any(PROFILES[name].groups for name in self.profiles):
             wanted += [*groups.STATES, *groups.SPECIAL]
         never = [name for name in wanted if not self.states[name]]

@@ -36,6 +36,7 @@ HISTORIES: Final = (
     "leader deposed behind a cut",
     "confirmed while the ISR changes",
     "power cut while the ISR changes",
+    "ISR write that leaves out more",
     "late answers of a leader",
     "leadership to and fro",
     "zombie leader",
@@ -68,6 +69,7 @@ class Stress(Nemesis):
             self.deposed_behind_a_cut,
             self.confirmed_in_a_change,
             self.power_cut_in_a_change,
+            self.isr_write_leaves_out_more,
             self.late_answers,
             self.to_and_fro,
             self.zombie_leader,
@@ -128,7 +130,7 @@ class Stress(Nemesis):
 
     @staticmethod
     def _log_end(node: Node, partition: TopicPartition) -> int:
-        log = None if node.broker is None else node.broker.logs.log(partition)
+        log = node.log(partition)
         return -1 if log is None else log.log_end_offset
 
     @staticmethod
@@ -232,7 +234,7 @@ class Stress(Nemesis):
                 return
             self._slow(follower, leader, 4000)
             await self._sleep(0.5, 1)
-            follower.is_cut_from_zookeeper = False
+            follower.cut_directions = (False, False)
             del self._cluster.network.slow[follower.name, leader.name]
             self._slow(leader, follower, 1500)
             await self._quick_power_cut(follower)
@@ -276,7 +278,7 @@ class Stress(Nemesis):
         async with self._ordered("late orders to a former registration", lag_s=lag_s) as cast:
             if cast is not None:
                 await self._sleep(0, 1)
-                cast.leader.is_cut_from_zookeeper = True  # For the next session.
+                cast.leader.cut_directions = (True, True)  # For the next session.
                 self._end_session(cast.leader)
                 await self._sleep(0.5, 1.2)
                 cast.leader.mend_zookeeper()
@@ -361,6 +363,31 @@ class Stress(Nemesis):
                 self._lag([node for node in self._cluster.nodes.values() if node is not victim], seconds)
             await self._quick_power_cut(victim)
             await self._sleep(6, 10)
+
+    async def isr_write_leaves_out_more(self) -> None:
+        """A leader drops a follower that it is cut from, slowly; meanwhile the other one restarts, so the
+        write leaves that one out, too. The leader's session ends before it hears of it, and the controller
+        is slow to see any of this: under its next session the leader finds a smaller ISR than it wrote."""
+        controller = self._controller()
+        cast = self._cast(lambda cast: cast.one is controller)
+        if cast is None:
+            return
+        async with self._history("ISR write that leaves out more"):
+            self._lag([cast.one], self._chance.uniform(1, 1.8))
+            self._break(_both_ways(cast.leader, cast.one))
+            await self._sleep(1, 3)
+            self._lag([cast.leader], self._chance.uniform(0.4, 0.7))
+
+            def drops() -> bool:
+                replica = self._replica(cast.leader, cast.partition)
+                return replica is not None and replica.change is not None
+
+            if not await self._until(drops, 8):
+                return
+            await self._quick_restart(cast.other)
+            if await self._until(lambda: not self._is_in_sync(cast.other, cast.partition), 5):
+                self._end_session(cast.leader)
+            await self._sleep(5, 8)
 
     async def late_answers(self) -> None:
         """What a leader has answered its followers is still under way when another one takes over."""

@@ -52,7 +52,8 @@ NETWORK: Final[Mapping[str, float]] = {
     "slow links": 1.5,
 }
 ZOOKEEPER: Final[Mapping[str, float]] = {
-    "cut from zookeeper": 3,
+    "cut from zookeeper": 2,
+    "one-way cut from zookeeper": 2,
     "session expiry": 2,
     "suspended session": 2,
     "lost reply": 3,
@@ -399,6 +400,13 @@ class _World:
                     if not finding.is_allowed
                 )
             )
+        if self.verdict.without_receipt:
+            # Whatever the mode and the faults allow to be lost: nobody loses it without a word.
+            raise Failed(
+                f"{self.verdict.without_receipt} acknowledged records are gone, on no loss receipt and by no "
+                "power cut\n"
+                + "\n".join(one.text for one in self.verdict.findings if "receipt" not in one.text)
+            )
 
     def _differences(self) -> list[str]:
         return compare_logs(self.cluster, [*self.partitions, *self.internal])
@@ -417,6 +425,8 @@ class _World:
                         event.facts["last_offset"],
                     )
                 )
+        for partition, first, last in self.cluster.unsynced:
+            checker.take(Lost(partition.topic, partition.partition, first, last))
         checker.take_all(workload.history)
         return checker.verdict()
 
@@ -444,6 +454,7 @@ class _World:
         cluster = self.cluster
         events = Counter(event.type for event in cluster.events)
         cluster.counts["lost reply"] = cluster.zookeeper.lost_replies
+        cluster.counts["lost multi reply"] = cluster.zookeeper.lost_multi_replies
         cluster.counts["lost request"] = cluster.zookeeper.lost_requests
         return Report(
             seed=self.seed,

@@ -89,11 +89,16 @@ class _Session:
 @dataclass(slots=True, eq=False)
 class _Request:
     apply: Callable[[], object]
-    is_write: bool
     answer: asyncio.Future[object]
+    operations: int = 0
+    """How many a write has; 0 of a read."""
     watch: _Watch | None = None
     """Set by this read; the client knows of it from the answer on."""
     sent_at: float = 0.0
+
+    @property
+    def is_write(self) -> bool:
+        return self.operations > 0
 
 
 @dataclass(slots=True, eq=False)
@@ -103,8 +108,15 @@ class _Connection:
     up: deque[_Request] = field(default_factory=deque)
     down: deque[Callable[[], None]] = field(default_factory=deque)
     is_open: bool = True
-    is_silent: bool = False
-    """Packets vanish both ways and nobody is told."""
+    loses_up: bool = False
+    """Packets to the ensemble vanish and nobody is told."""
+    loses_down: bool = False
+    """Packets from the ensemble do."""
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether the client hears nothing, for the one reason or the other."""
+        return self.loses_up or self.loses_down
 
 
 @dataclass(slots=True, eq=False)
@@ -132,6 +144,8 @@ class MemoryZooKeeper:
         self._is_up = True
         self.lost_replies = 0
         """Writes that were applied and whose answer was lost on purpose."""
+        self.lost_multi_replies = 0
+        """Those of them that were multis of several operations."""
         self.lost_requests = 0
         self.on_write: Callable[[int, str], None] | None = None
         """Called after every committed change with its zxid and path: for a checker of invariants."""
@@ -180,10 +194,14 @@ class MemoryZooKeeper:
         client._is_held = False
         client._mended()
 
-    def cut(self, client: MemoryClient) -> None:
-        """Let every packet vanish. The client notices after two thirds of its session timeout."""
+    def cut(self, client: MemoryClient, *, up: bool = True, down: bool = True) -> None:
+        """Let packets vanish: those to the ensemble, those from it, or both.
+
+        The client hears nothing in any case, and notices after two thirds of its session timeout. Where
+        only answers vanish, all that it writes until then takes effect, and its session lives on.
+        """
         client._is_held = True
-        client._cut()
+        client._cut(up=up, down=down)
 
     def lose_reply(self, client: MemoryClient) -> None:
         """The client's next write is applied, but the connection breaks before the answer."""
@@ -482,7 +500,7 @@ class MemoryClient:
         await self._one(Delete(path, version))
 
     async def multi(self, operations: Sequence[Op]) -> list[OpResult]:
-        return await self._ask(lambda: self._commit(operations), is_write=True)
+        return await self._ask(lambda: self._commit(operations), operations=len(operations))
 
     async def sync(self, path: str = "/") -> None:
         await self._ask(lambda: None)
@@ -509,10 +527,10 @@ class MemoryClient:
         assert self._session is not None
         return self._server._commit(self._session, operations)
 
-    async def _ask(self, apply: Callable[[], T], watch: _Watch | None = None, *, is_write: bool = False) -> T:
+    async def _ask(self, apply: Callable[[], T], watch: _Watch | None = None, *, operations: int = 0) -> T:
         if self._state in (SessionState.EXPIRED, SessionState.CLOSED):
             raise SessionExpired(f"session {self._id:#x} is {self._state.value}")
-        request = _Request(apply, is_write, asyncio.get_running_loop().create_future(), watch)
+        request = _Request(apply, asyncio.get_running_loop().create_future(), operations, watch)
         if self._state is SessionState.SUSPENDED:
             self._waiting.append(request)
         else:
@@ -528,7 +546,7 @@ class MemoryClient:
 
     def _arrive(self, connection: _Connection) -> None:
         """At the server: the oldest request that is on its way."""
-        if not connection.is_open or connection.is_silent or not self._server._is_up:
+        if not connection.is_open or connection.loses_up or not self._server._is_up:
             return
         request = connection.up.popleft()
         session = self._session
@@ -550,6 +568,7 @@ class MemoryClient:
         if request.is_write and self._lose_reply:
             self._lose_reply = False
             self._server.lost_replies += 1
+            self._server.lost_multi_replies += request.operations > 1
             self._break(reconnect=True)
             return
         self._reply(connection, lambda: self._answered(request, result, error))
@@ -560,7 +579,7 @@ class MemoryClient:
 
     def _deliver(self, connection: _Connection) -> None:
         """At the client: the oldest answer or watch event that is on its way."""
-        if connection.is_open and not connection.is_silent:
+        if connection.is_open and not connection.loses_down:
             connection.down.popleft()()
 
     def _answered(self, request: _Request, result: object, error: ZooKeeperError | None) -> None:
@@ -630,13 +649,14 @@ class MemoryClient:
             return
         loop = asyncio.get_running_loop()
         if self._state is SessionState.CONNECTED:
-            self._send(_Request(lambda: None, False, loop.create_future()))
+            self._send(_Request(lambda: None, loop.create_future()))
         period = self._timeout_ms / 1000 / self.PINGS_A_TIMEOUT
         self._timers = [loop.call_later(period, self._ping, context=self._context())]
 
-    def _cut(self) -> None:
+    def _cut(self, *, up: bool, down: bool) -> None:
         connection = self._connection
-        connection.is_silent = True
+        connection.loses_up |= up
+        connection.loses_down |= down
         self._after(self._timeout_ms / 1000 * 2 / 3, self._noticed, connection)
 
     def _noticed(self, connection: _Connection) -> None:

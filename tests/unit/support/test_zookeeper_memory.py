@@ -103,6 +103,34 @@ async def test_a_cut_is_noticed_late_and_survived() -> None:
     assert await client.exists("/a") is None
 
 
+async def test_where_only_requests_vanish_nothing_takes_effect_and_the_session_ends() -> None:
+    server = MemoryZooKeeper(SystemClock())
+    client, other = await server.connect(120), await server.connect()
+    await client.create("/me", ephemeral=True)
+    watching = Watching()
+    await other.exists("/me", watch=watching)
+    server.cut(client, down=False)
+    with pytest.raises(ConnectionLoss):
+        await client.create("/a")
+    assert await watching.next() == ("/me", WatchEvent.DELETED)
+    assert await other.exists("/a") is None
+
+
+async def test_where_only_answers_vanish_writes_take_effect_and_the_session_outlives_the_silence() -> None:
+    server = MemoryZooKeeper(SystemClock())
+    client = await server.connect(600)
+    watching = Watching()
+    await client.exists("/a", watch=watching)
+    server.cut(client, up=False)
+    with pytest.raises(ConnectionLoss):
+        await client.create("/a")
+    assert client.state is SessionState.SUSPENDED
+    assert server.peek("/a") is not None
+    assert server.is_alive(client)  # What it sent until it noticed was heard.
+    server.resume(client)
+    assert await watching.next() == ("/a", WatchEvent.RECONNECTED)
+
+
 async def test_the_whole_ensemble_away_and_back_keeps_sessions() -> None:
     server = MemoryZooKeeper(SystemClock())
     client = await server.connect(50)
