@@ -235,7 +235,7 @@ def main(arguments: list[str] | None = None) -> int:
     summary = Summary()
     results: Path | None = options.results
     if results is not None and results.exists():
-        former = {one.work: one for one in map(Outcome.from_json, results.read_text().splitlines())}
+        former = {one.work: one for one in _former(results)}
         for outcome in (former[each] for each in work if each in former):
             summary.add(outcome)
         work = [each for each in work if each not in former]
@@ -260,6 +260,15 @@ def main(arguments: list[str] | None = None) -> int:
     if summary.seeds:
         summary.print(elapsed_s=time.monotonic() - started, now_done=done)
     return 1 if summary.failed else 0
+
+
+def _former(results: Path) -> list[Outcome]:
+    """What a file of results holds; a last line that was not written to its end is cut off."""
+    lines = results.read_text(encoding="utf-8").splitlines(keepends=True)
+    if lines and not lines[-1].endswith("\n"):
+        lines.pop()
+        results.write_text("".join(lines), encoding="utf-8")
+    return [Outcome.from_json(line) for line in lines]
 
 
 def _print_progress(outcome: Outcome, *, verbose: bool) -> None:
