@@ -25,6 +25,7 @@ from zk.codecs import decode_partition_state
 
 from .cluster import Node, eventually
 from .nemesis import Nemesis
+from .pace import DENSE_S
 
 Links = list[tuple[str, str]]
 
@@ -133,13 +134,14 @@ class Stress(Nemesis):
         log = node.log(partition)
         return -1 if log is None else log.log_end_offset
 
-    @staticmethod
-    async def _until(condition: Callable[[], bool], within_s: float) -> bool:
-        """Wait for ``condition``; tells whether it came about."""
+    async def _until(self, condition: Callable[[], bool], within_s: float) -> bool:
+        """Wait for ``condition``; tells whether it came about. What comes next meets dense traffic."""
+        self._pace.stir()
         try:
             await eventually(condition, within_s=within_s)
         except TimeoutError:
             return False
+        self._pace.stir()
         return True
 
     def _break(self, links: Links) -> None:
@@ -187,8 +189,13 @@ class Stress(Nemesis):
             node.lose_power(None)
             await self._down_for([node], self._chance.uniform(0.01, 0.2))
 
-    def _sleep(self, least: float, most: float) -> Awaitable[None]:
-        return asyncio.sleep(self._chance.uniform(least, most))
+    async def _sleep(self, least: float, most: float) -> None:
+        """Wait amid dense traffic."""
+        left = self._chance.uniform(least, most)
+        while left > 0:
+            self._pace.stir()
+            await asyncio.sleep(min(left, DENSE_S))
+            left -= DENSE_S
 
     async def _rejoins(self, cast: Cast) -> bool:
         """Have ``cast.one`` leave the ISR and catch up again, with the leader's write of it under way."""
@@ -440,7 +447,7 @@ class Stress(Nemesis):
             self._start(first)
 
     async def zombie_leader(self) -> None:
-        """A leader is cut from everybody and goes on as if it led. Later the clients reach it again, and
+        """A leader is cut from everybody and goes on as if it led. Later those who read reach it again, and
         nobody else for a moment: it tells them what it believes."""
         cast = self._cast()
         if cast is None:
@@ -454,11 +461,11 @@ class Stress(Nemesis):
             if not await self._until(lambda: self._state(cast.partition).leader != zombie.broker_id, 12):
                 return
             await self._sleep(4, 8)
-            self._break(
-                [(client, node.name) for client in self._clients() for node in (cast.one, cast.other)]
-            )
-            self._mend(away)
-            await self._sleep(6, 10)
+            readers = [client for client in self._clients() if client.startswith("consumer")]
+            others = [cast.one.name, cast.other.name]
+            self._break([(reader, other) for reader in readers for other in others])
+            self._mend([(reader, zombie.name) for reader in readers])
+            await self._sleep(9, 14)
 
     async def session_ends_in_an_election(self) -> None:
         """An operator deletes /controller; the broker that is nearest to ZooKeeper loses its session while it
