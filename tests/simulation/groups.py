@@ -136,7 +136,7 @@ def draw_specs(chance: random.Random, count: int) -> list[GroupSpec]:
     for number in range(count):
         assignor = chance.choice(["cooperative-sticky"] * 5 + ["sticky", "range", "roundrobin"])
         slots = chance.choice([2, 3, 3, 4])
-        specs.append(GroupSpec(f"group-{number}", (assignor,), slots, chance.choice([0, 0, 1, 2])))
+        specs.append(GroupSpec(f"group-{number}", (assignor,), slots, chance.choice([0, 1, 1, 2])))
     return specs
 
 
@@ -237,7 +237,7 @@ class GroupWorkload:
                     "crash": 3,
                     "pause": 3,
                     "stall": 2,
-                    "replace": 2 * is_static,
+                    "replace": 4 * is_static,
                 }
                 (way,) = chance.choices(list(ways), list(ways.values()))
                 self.cluster.counts[f"member: {way}"] += 1

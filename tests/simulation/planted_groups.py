@@ -50,7 +50,7 @@ def _accept_old_generation() -> contextlib.AbstractContextManager[None]:
     return _patched((Group, "check_commit", check_commit))
 
 
-@bug("acknowledge a commit before it is replicated", dict(COORDINATORS))
+@bug("acknowledge a commit before it is replicated", dict(COORDINATORS), at_once=True)
 def _acknowledge_early() -> contextlib.AbstractContextManager[None]:
     async def committed(self: InternalPartitions, appended: Appended, *, timeout_s: float) -> None:
         return
