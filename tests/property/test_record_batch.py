@@ -1,6 +1,7 @@
 """Record batches: any columns come back as they went in, and no damage goes unnoticed."""
 
 from contextlib import suppress
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -13,6 +14,7 @@ from kafkalite.protocol.errors import BrokerError, CorruptMessageError
 from kafkalite.protocol.record_batch import (
     HEADER_SIZE,
     BatchHeader,
+    TimestampRuns,
     batches,
     check_crc,
     decode_batch,
@@ -69,6 +71,19 @@ def test_records_survive_the_way_through_a_leader(
     assert read.keys == given_columns["keys"]
     assert read.values == given_columns["values"]
     assert read.headers == given_columns["headers"]
+
+
+@relaxed
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=30), times)
+def test_runs_of_timestamps_are_written_as_the_list_that_they_stand_for(steps: list[int], first: int) -> None:
+    timestamps = [first + step for step in steps]
+    runs = TimestampRuns([], [])
+    for index, timestamp in enumerate(timestamps):
+        runs.put(index, timestamp)
+    values = [b"v"] * len(steps)
+    assert encode_batch(values, timestamps=runs) == encode_batch(values, timestamps=timestamps)
+    assert [runs.at(index) for index in range(len(steps))] == timestamps
+    assert len(runs.starts) == 1 + sum(a != b for a, b in pairwise(steps))
 
 
 @relaxed

@@ -152,6 +152,46 @@ def test_batches_stay_within_their_size_and_large_records_go_alone() -> None:
     assert cluster.partitions[T0].end == 201
 
 
+class TickingClock(VirtualClock):
+    """Wall time moves on whenever somebody looks."""
+
+    ticks = 0
+
+    def wall_ms(self) -> int:
+        self.ticks += 1
+        return START_MS + self.ticks
+
+
+def test_a_full_batch_goes_at_once_and_its_records_share_their_time() -> None:
+    async def main() -> None:
+        cluster = FakeCluster()
+        cluster.create_topic("t", 1)
+        clock = TickingClock(asyncio.get_running_loop())
+        producer = Producer(
+            bootstrap_servers="fake:9001",
+            transport=cluster,
+            clock=clock,
+            max_batch_size=1024,
+            linger_ms=60_000,
+        )
+        async with producer:
+            before = clock.ticks
+            deliveries = [await producer.send("t", b"v" * 90) for _ in range(27)]
+            # Nothing lingers: the last batch is sealed though no record came that it has no room for.
+            stamps = [(await delivery).timestamp for delivery in deliveries]
+            assert [header.record_count for header in batches_of(cluster)] == [9, 9, 9]
+            assert all(header.base_timestamp == header.max_timestamp for header in batches_of(cluster))
+            assert stamps == sorted(stamps)
+            assert len(set(stamps)) == 3 == clock.ticks - before
+            many = await producer.send_many("t", [b"v" * 84] * 4, timestamps=[5, 5, 7, 6])
+            last = await producer.send("t", b"v" * 90)
+            await producer.flush()
+            assert [many[i].result().timestamp for i in range(4)] == [5, 5, 7, 6]
+            assert last.result().timestamp == START_MS + clock.ticks
+
+    run_virtual(main())
+
+
 @pytest.mark.parametrize("compression", ["gzip", "snappy", "lz4", "zstd"])
 def test_compression(compression: str) -> None:
     async def story(cluster: FakeCluster, producer: Producer) -> None:
