@@ -305,8 +305,9 @@ class Producer:
             self._quick[topic] = batch
         if sealed or index == 0:
             self._sender.wake()
-            if not had_a_turn:
-                # Without a turn of the loop now and then, sending would starve the sender.
+            if sealed or not had_a_turn or not self._accumulator.linger:
+                # Without a turn of the loop now and then, sending would starve the sender. A batch that
+                # may linger can do without if there was one just now: its records then share their time.
                 await asyncio.sleep(0)
         return Delivery(batch, index)
 
