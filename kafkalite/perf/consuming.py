@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from operator import attrgetter
 from typing import Final
 
 import msgspec
@@ -16,8 +15,6 @@ from kafkalite.perf.load import Stream
 
 _MOST_AT_ONCE: Final = 5000
 """Some two batches: what is let go of before it has left the processor's cache costs less."""
-_KEY: Final = attrgetter("key")
-_VALUE: Final = attrgetter("value")
 
 
 class Consumed(msgspec.Struct, frozen=True):
@@ -93,7 +90,8 @@ async def consume(
             for tp, found in (await consumer.getmany(timeout_ms=100, max_records=most)).items():
                 first.setdefault(tp, found[0].offset)
                 count += len(found)
-                streams[tp.partition].take(map(_VALUE, found), map(_KEY, found))
+                values = [record.value for record in found]
+                streams[tp.partition].take(values, [record.key for record in found])
         if count > before:
             last_found = clock()
             if joined is None:

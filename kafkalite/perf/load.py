@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import zlib
 from collections.abc import Iterable, Sequence
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
 from crc32c import crc32c
 
@@ -34,13 +34,20 @@ class Stream:
         self.crc = 0
         """Of the values, without those that are None."""
 
-    def take(self, values: Iterable[bytes | None], keys: Iterable[bytes | None] | None = None) -> None:
+    def take(self, values: Sequence[bytes | None], keys: Sequence[bytes | None] | None = None) -> None:
         """Add consecutive records."""
-        joined = b"".join(filter(None, values))
+        joined = _joined(values)
         self.crc = crc32c(joined, self.crc)
         self.bytes += len(joined)
-        if keys is not None:
-            self.bytes += sum(map(len, filter(None, keys)))
+        if keys is not None and keys.count(None) < len(keys):
+            self.bytes += len(_joined(keys))
+
+
+def _joined(column: Sequence[bytes | None]) -> bytes:
+    try:
+        return b"".join(cast("Sequence[bytes]", column))  # Not a step of Python a record.
+    except TypeError:
+        return b"".join(filter(None, column))
 
 
 class Payloads(Protocol):

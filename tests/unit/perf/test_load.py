@@ -66,7 +66,7 @@ def test_a_stream_is_the_same_however_it_is_cut_and_no_other() -> None:
     whole, cut = Stream(), Stream()
     whole.take(values, [b"k", None, None, None, b"key"])
     cut.take(values[:2])
-    cut.take(iter(values[2:]))
+    cut.take(values[2:])
     assert whole.crc == cut.crc == crc32c(b"onetwothree")
     assert (whole.bytes, cut.bytes) == (15, 11)
     for wrong in ([b"two", b"one", b"three"], [b"one", b"two"], [b"one", b"two", b"three", b"three"]):
