@@ -20,16 +20,23 @@ _MEMBERSHIP: Final = {
     "GroupMemberLeft": "left",
     "GroupMemberExpired": "was removed",
 }
+_OFFSETS: Final = {
+    "GroupOffsetsExpired": "offsets expired",
+    "GroupOffsetsDeleted": "offsets were deleted",
+    "GroupDeleted": "the group was deleted",
+}
+"""People ask for these when a consumer begins somewhere else than they thought."""
 SHOWN_MOVES: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One member that came or went."""
+    """One member that came or went, or what befell the group's offsets."""
 
     time: int
     what: str
     member: str
+    """Empty where it is not about a member."""
     client: str | None
     host: str | None
     reason: str
@@ -62,7 +69,7 @@ class GroupAnswer:
     rebalances: tuple[Rebalance, ...]
     """The oldest first."""
     since: tuple[Change, ...]
-    """Who came and went after the last rebalance, or before any."""
+    """Who came and went after the last rebalance, or before any, and what befell the offsets."""
 
     @property
     def is_known(self) -> bool:
@@ -100,6 +107,8 @@ def explain_group(history: History, group: str) -> GroupAnswer:
             continue
         if event.type in _MEMBERSHIP:
             changes.append(_change(event))
+        elif event.type in _OFFSETS:
+            changes.append(Change(event.time, _OFFSETS[event.type], "", None, None, _of_offsets(event)))
         elif event.type == "GroupRebalanceCompleted":
             facts = event.facts
             rebalances.append(
@@ -126,7 +135,7 @@ def group_text(answer: GroupAnswer, *, now_ms: int) -> list[str]:
     for one in answer.rebalances:
         lines += [
             "",
-            f"Generation {one.generation}, {_ago(now_ms - one.time)} ago, "
+            f"Generation {one.generation}, {_duration(now_ms - one.time)} ago, "
             f"coordinated by broker {one.coordinator}",
             f"  why: {one.reason or 'no reason was given'}",
         ]
@@ -159,6 +168,17 @@ def _change(event: Event) -> Change:
     )
 
 
+def _of_offsets(event: Event) -> str:
+    facts = event.facts
+    if event.type == "GroupDeleted":
+        return facts.get("reason") or ""
+    partitions = facts.get("partitions", [])
+    shown = ", ".join(partitions[:SHOWN_MOVES]) + (", …" if len(partitions) > SHOWN_MOVES else "")
+    retention_ms = facts.get("retention_ms")
+    why = facts.get("reason") if retention_ms is None else f"not used for {_duration(retention_ms)}"
+    return f"{shown} ({why})" if why else shown
+
+
 def _change_json(change: Change) -> dict[str, Any]:
     return {
         "time": change.time,
@@ -172,10 +192,11 @@ def _change_json(change: Change) -> dict[str, Any]:
 
 def _sentence(change: Change) -> str:
     where = f" ({change.client} at {change.host})" if change.client else ""
-    return f"{change.member}{where} {change.what}{': ' if change.reason else ''}{change.reason}"
+    who = f"{change.member}{where} " if change.member else ""
+    return f"{who}{change.what}{': ' if change.reason else ''}{change.reason}"
 
 
-def _ago(ms: int) -> str:
+def _duration(ms: int) -> str:
     seconds = max(0, ms) / 1000
     if seconds < 120:
         return f"{seconds:.0f} s"

@@ -66,6 +66,22 @@ def test_a_groups_story() -> None:
     assert document["since"][0]["reason"] == "no heartbeat for 45000 ms"
 
 
+def test_what_befell_the_offsets() -> None:
+    partitions = [f"t-{number}" for number in range(12)]
+    events = [
+        event(1, "GroupOffsetsDeleted", offsets=1, partitions=["t-0"], reason="asked for"),
+        event(2, "GroupOffsetsExpired", offsets=12, partitions=partitions, retention_ms=604_800_000),
+        event(3, "GroupDeleted", reason="no offsets are left"),
+    ]
+    answer = explain_group(History(events), "g")
+    assert group_text(answer, now_ms=4000)[2:] == [
+        "So far:",
+        "  offsets were deleted: t-0 (asked for)",
+        "  offsets expired: t-0, t-1, t-2, t-3, t-4, t-5, t-6, t-7, t-8, t-9, … (not used for 168 h)",
+        "  the group was deleted: no offsets are left",
+    ]
+
+
 def test_a_group_nobody_tells_of() -> None:
     answer = explain_group(History(EVENTS), "nothing")
     assert not answer.is_known
