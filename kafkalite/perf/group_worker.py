@@ -31,7 +31,8 @@ class GroupWorked(msgspec.Struct, frozen=True, kw_only=True):
     records: int
     """Read by all members of this process; a record that was read twice counts twice."""
     first: float
-    """When the first of them came, and the last; monotonic seconds of this machine, 0 for none."""
+    """When the read began that brought the first of them, and when the last came; monotonic seconds of this
+    machine, 0 for none."""
     last: float
     settled: float
     """When a member was last assigned something."""
@@ -51,10 +52,11 @@ class _Members(RebalanceListener):
 
     async def read(self, consumer: Consumer, stop: asyncio.Event) -> None:
         while not stop.is_set():
+            began = time.monotonic()
             found = await consumer.getcolumns(timeout_ms=200, max_records=50_000)
             if found:
                 self.last = time.monotonic()
-                self.first = self.first or self.last
+                self.first = self.first or began
                 self.records += sum(map(len, found.values()))
 
 
