@@ -36,6 +36,9 @@ READ_AHEAD_BYTES: Final = 1 << 20
 """Reading pauses while requests of more than this wait for the handler."""
 WRITE_BUFFER_BYTES: Final = 1 << 20
 """The next request waits while more than this of earlier replies has not left."""
+LINGER_S: Final = 2.0
+"""What still comes after a refusal is read and dropped for so long: closing at once would reset the
+connection, and the client might never see why."""
 MAX_KNOWN_REPLY_HEADS: Final = 256
 
 _WEIGHT_OF_REQUEST: Final = 1024
@@ -177,6 +180,8 @@ class Connection(Framed):
         self._writable: asyncio.Future[None] | None = None
         """Set while the write buffer is full."""
         self._is_reading_paused = False
+        self._is_refused = False
+        """Set once nothing is served any more and what comes is dropped."""
         self._since = 0.0
         """When what is waited for began to be waited for: the first byte, or the rest of a message."""
         self._has_head_begun = False
@@ -236,6 +241,8 @@ class Connection(Framed):
         return size if size <= self._service.max_body_bytes else None
 
     def body_received(self, body: memoryview) -> None:
+        if self._is_refused:
+            return
         self._has_head_begun = False
         path, query, headers = self._target
         if self._correlation_id is not None:
@@ -250,11 +257,15 @@ class Connection(Framed):
             self._pause_reading()
 
     def raw_received(self, data: bytes) -> None:
+        if self._is_refused:
+            return
         self._rest = data if self._rest is None else self._rest + data
         self._pause_reading()
         self._wake()
 
     def partly_received(self) -> None:
+        if self._is_refused:
+            return
         # Each byte of a body is progress; a head, which is small, must come within its time.
         if self.is_mid_body or not self._has_head_begun:
             self._since = self._loop.time()
@@ -380,7 +391,13 @@ class Connection(Framed):
                 {"Content-Type": "application/json", "Connection": "close"},
             )
         )
-        self._transport.close()
+        self._is_refused = True
+        self._waiting.clear()
+        self._resume_reading()
+        self._transport.write_eof()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(LINGER_S, self._transport.abort)
 
     def _hand_over(self, rest: bytes) -> None:
         """Leave the connection to the complete server, which begins with ``rest``."""

@@ -9,18 +9,16 @@ import pytest
 
 from kafkalite.edge import Handler, HttpReply, HttpRequest
 from kafkalite.server import connection as connection_module
-from kafkalite.server.connection import JOIN_BELOW_BYTES
+from kafkalite.server.connection import JOIN_BELOW_BYTES, LINGER_S, Connection, Service
 from kafkalite.server.http import HttpListening, HttpNetwork
+from tests.simulation.loop import run_virtual
 
 LIMIT = 20_000_000
 
 
 @asynccontextmanager
-async def serving(
-    handler: Handler, *, body_timeout_ms: int = 30_000, idle_ms: int = 600_000
-) -> AsyncIterator[HttpListening]:
-    network = HttpNetwork(body_timeout_ms=body_timeout_ms, idle_ms=idle_ms)
-    listening = await network.listen(
+async def serving(handler: Handler) -> AsyncIterator[HttpListening]:
+    listening = await HttpNetwork().listen(
         "127.0.0.1", 0, listener="INTERNAL", handler=handler, max_body_bytes=LIMIT
     )
     try:
@@ -170,45 +168,16 @@ async def test_lines_that_end_in_lf_alone_never_reach_a_handler() -> None:
     assert seen == []
 
 
-async def test_a_head_that_drips_is_given_up() -> None:
-    async with serving(echo, body_timeout_ms=50) as listening:
-        client = await Client.to(listening)
-        status: asyncio.Task[tuple[int, dict[str, str], bytes]] = asyncio.create_task(client.answer())
-        for byte in post(b""):
-            if status.done():
-                break
-            client.writer.write(bytes((byte,)))
-            await asyncio.sleep(0.01)
-        assert (await status)[0] == 408
-        assert await client.reader.read() == b""
-
-
-async def test_a_body_may_take_long_while_it_moves() -> None:
-    async with serving(echo, body_timeout_ms=200) as listening:
-        client = await Client.to(listening)
-        for byte in post(b"abcdefgh")[-9:]:
-            if byte == ord("\n"):
-                await client.send(post(b"abcdefgh")[:-8])
-                continue
-            await client.send(bytes((byte,)))
-            await asyncio.sleep(0.05)
-        assert (await client.answer())[2] == b"POST abcdefgh"
-
-
-async def test_an_idle_connection_is_closed_and_a_busy_one_is_not() -> None:
-    leave = asyncio.Event()
-
+async def test_a_refusal_is_seen_although_more_is_being_sent() -> None:
     async def handler(request: HttpRequest) -> HttpReply:
-        await leave.wait()
-        return HttpReply(200)
+        raise LookupError
 
-    async with serving(handler, idle_ms=50) as listening:
-        idle, busy = await Client.to(listening), await Client.to(listening)
-        await busy.send(post(b""))
-        assert await idle.reader.read() == b""
-        leave.set()
-        assert (await busy.answer())[0] == 200
-        assert await busy.reader.read() == b""
+    async with serving(handler) as listening:
+        client = await Client.to(listening)
+        sending = asyncio.create_task(client.send(post(b"x" * 1000) + post(b"y" * 1_000_000) * 10))
+        assert (await client.answer())[0] == 500
+        assert await client.reader.read() == b""
+        await sending
 
 
 async def test_what_is_read_ahead_of_the_handler_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -304,3 +273,135 @@ async def test_a_header_with_a_line_break_is_a_fault_of_the_handler() -> None:
         status, headers, _ = await client.answer()
     assert status == 500
     assert "x-c" not in headers
+
+
+# ---- time, which is virtual here
+
+
+class Wire(asyncio.Transport):
+    """A connection without a socket: what was written on it, and when it was closed."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__()
+        self._connection = connection
+        self.written = b""
+        self.closed_at: float | None = None
+        connection.connection_made(self)
+
+    def receive(self, data: bytes) -> None:
+        """Bytes come in."""
+        while data and self.closed_at is None:
+            room = self._connection.get_buffer(-1)
+            count = min(len(room), len(data))
+            room[:count] = data[:count]
+            self._connection.buffer_updated(count)
+            data = data[count:]
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written += data
+
+    def write_eof(self) -> None:
+        self.written += b"EOF"
+
+    def close(self) -> None:
+        if self.closed_at is None:
+            self.closed_at = asyncio.get_running_loop().time()
+            self._connection.connection_lost(None)
+
+    abort = close
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        pass
+
+    def resume_reading(self) -> None:
+        pass
+
+
+def wired(handler: Handler) -> Wire:
+    service = Service(
+        "INTERNAL",
+        handler,
+        max_body_bytes=LIMIT,
+        body_timeout_s=30,
+        idle_s=600,
+        complete=asyncio.Protocol,
+    )
+    return Wire(service.connect())
+
+
+def test_a_head_that_drips_is_given_up_and_its_sender_dropped() -> None:
+    async def main() -> None:
+        wire = wired(echo)
+        for byte in post(b"")[:-1]:
+            wire.receive(bytes((byte,)))
+            await asyncio.sleep(1)
+        assert wire.closed_at == 30 + LINGER_S
+        assert b" 408 " in wire.written
+        assert wire.written.endswith(b"EOF")
+
+    run_virtual(main())
+
+
+def test_a_body_may_take_long_while_it_moves() -> None:
+    async def main() -> None:
+        wire = wired(echo)
+        wire.receive(post(b"x" * 10)[:-10])
+        for _ in range(10):
+            await asyncio.sleep(29)
+            wire.receive(b"x")
+        await asyncio.sleep(0)
+        assert wire.written.endswith(b"POST " + b"x" * 10)
+        assert wire.closed_at is None
+
+    run_virtual(main())
+
+
+def test_a_body_that_stops_is_given_up_whenever_it_stops() -> None:
+    async def main() -> None:
+        wire = wired(echo)
+        for _ in range(3):  # A timer of an earlier message must not be the one of a later one.
+            await asyncio.sleep(20)
+            wire.receive(post(b"good"))
+        await asyncio.sleep(20)
+        wire.receive(post(b"x" * 10)[:-5])
+        await asyncio.sleep(100)
+        assert wire.closed_at == 80 + 30 + LINGER_S
+        assert b" 408 " in wire.written
+
+    run_virtual(main())
+
+
+def test_an_idle_connection_is_closed_and_a_busy_one_is_not() -> None:
+    async def slow(request: HttpRequest) -> HttpReply:
+        await asyncio.sleep(2000)
+        return HttpReply(200)
+
+    async def main() -> None:
+        idle, busy = wired(slow), wired(slow)
+        busy.receive(post(b""))
+        await asyncio.sleep(1999)
+        assert (idle.closed_at, busy.closed_at) == (600, None)
+        await asyncio.sleep(700)
+        assert b" 200 " in busy.written
+        assert busy.closed_at == 2600
+
+    run_virtual(main())
+
+
+def test_a_body_that_waits_for_the_handler_is_not_its_sender_to_blame() -> None:
+    """The next request stalls while one is served: its time begins when it is waited for."""
+
+    async def slow(request: HttpRequest) -> HttpReply:
+        await asyncio.sleep(100)
+        return HttpReply(200)
+
+    async def main() -> None:
+        wire = wired(slow)
+        wire.receive(post(b"first") + post(b"second")[:-3])
+        await asyncio.sleep(129)
+        assert wire.closed_at is None
+        wire.receive(b"ond")
+        await asyncio.sleep(101)
+        assert wire.written.count(b" 200 ") == 2
+
+    run_virtual(main())
