@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kazoo.client import KazooClient
 
 from kafkalite.client import AdminClient, Consumer, NewTopic, Producer, TopicPartition, errors
 from kafkalite.client.blocking import KafkaAdminClient, KafkaConsumer, KafkaProducer, RebalanceListener
@@ -368,3 +369,87 @@ async def test_the_tool(bootstrap: str) -> None:
     assert deleted.text == "Deletion of requested consumer groups ('tools') was successful.\n"
     missing = groups(bootstrap, "--describe", "--group", "tools", expect=3)
     assert missing.err.strip() == "Error: Consumer group 'tools' does not exist."
+
+
+async def test_a_pattern_takes_in_new_topics_and_topics_that_grow(
+    cluster: LocalCluster, bootstrap: str
+) -> None:
+    await make_topic(bootstrap, "metrics-cpu", 1)
+    await make_topic(bootstrap, "other", 1)
+    consumer = Consumer(
+        bootstrap_servers=bootstrap,
+        group_id="patterns",
+        auto_offset_reset="earliest",
+        metadata_max_age_ms=500,
+        heartbeat_interval_ms=300,
+    )
+    async with consumer:
+        consumer.subscribe(pattern="metrics-.*")
+        await until_assigned(consumer, {("metrics-cpu", 0)})
+        await make_topic(bootstrap, "metrics-disk", 2)
+        await until_assigned(consumer, {("metrics-cpu", 0), ("metrics-disk", 0), ("metrics-disk", 1)})
+        await asyncio.to_thread(grow, cluster, "metrics-cpu")
+        await until_assigned(
+            consumer, {("metrics-cpu", 0), ("metrics-cpu", 1), ("metrics-disk", 0), ("metrics-disk", 1)}
+        )
+        async with Producer(bootstrap_servers=bootstrap) as producer:
+            await producer.send_and_wait("metrics-cpu", b"grown", partition=1)
+            await producer.send_and_wait("metrics-disk", b"new", partition=0)
+        values: set[bytes | None] = set()
+        async with asyncio.timeout(60):
+            while len(values) < 2:
+                for records in (await consumer.getmany(timeout_ms=500)).values():
+                    values |= {record.value for record in records}
+        assert values == {b"grown", b"new"}
+
+
+async def until_assigned(consumer: Consumer, partitions: set[tuple[str, int]]) -> None:
+    async with asyncio.timeout(60):
+        while consumer.assignment() != {TopicPartition(*one) for one in partitions}:
+            await consumer.getmany(timeout_ms=200)
+
+
+def grow(cluster: LocalCluster, topic: str) -> None:
+    """Add a partition as Kafka's old tools do: in the topic's znode."""
+    shell = KazooClient(cluster.status()["zookeeper_connect"])
+    shell.start(timeout=30)
+    try:
+        record = json.loads(shell.get(f"/brokers/topics/{topic}")[0])
+        record["partitions"][str(len(record["partitions"]))] = record["partitions"]["0"]
+        shell.set(f"/brokers/topics/{topic}", json.dumps(record).encode())
+    finally:
+        shell.stop()
+        shell.close()
+
+
+async def test_a_slow_caller_keeps_its_heartbeats_and_loses_its_place_by_the_poll_interval_alone(
+    bootstrap: str,
+) -> None:
+    """Longer than a session without a poll is no reason to be thrown out; longer than
+    `max_poll_interval_ms` is."""
+    await make_topic(bootstrap, "slow", 2)
+    await fill(bootstrap, "slow", 3, 2)
+    common: dict[str, Any] = {
+        "bootstrap_servers": bootstrap,
+        "group_id": "slow-callers",
+        "auto_offset_reset": "earliest",
+        "session_timeout_ms": 1500,
+        "heartbeat_interval_ms": 300,
+    }
+    patient = Consumer("slow", **common, max_poll_interval_ms=300_000)
+    async with patient, AdminClient(bootstrap_servers=bootstrap) as admin:
+        await patient.getone()
+        before = (await admin.describe_consumer_groups(["slow-callers"]))["slow-callers"]
+        await asyncio.sleep(2 * 1.5)  # The fault: nobody polls for two sessions.
+        after = (await admin.describe_consumer_groups(["slow-callers"]))["slow-callers"]
+        assert [m.member_id for m in after.members] == [m.member_id for m in before.members] != []
+    hurried = Consumer("slow", **common, max_poll_interval_ms=1000)
+    async with hurried, AdminClient(bootstrap_servers=bootstrap) as admin:
+        await hurried.getone()
+        async with asyncio.timeout(60):
+            while (await admin.describe_consumer_groups(["slow-callers"]))["slow-callers"].members:
+                await asyncio.sleep(0.1)
+        why = await asyncio.to_thread(
+            run, "kafkalite", "why", "group", "slow-callers", "--bootstrap-server", bootstrap
+        )
+        assert "max_poll_interval_ms" in why.text or "max.poll.interval.ms" in why.text, why.text
