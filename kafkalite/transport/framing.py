@@ -210,10 +210,11 @@ class Framed(asyncio.BufferedProtocol):
                 return
             self.body_received(memoryview(data)[end:position] if size else NO_BODY)
         rest = data[position:]
+        if self._is_plain and not rest:
+            return
         if self._is_plain and self._may_become_plain(rest):
             self._partial = rest
-            if rest:
-                self.partly_received()
+            self.partly_received()
             return
         self._is_plain = False
         self.raw_received(rest)
