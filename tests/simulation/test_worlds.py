@@ -13,7 +13,7 @@ def kept(report: Report) -> None:
     """Fail with everything that is needed to look into it."""
     assert report.failure is None, "\n".join([*report.tail, report.failure or ""])
     assert report.verdict is not None
-    assert report.verdict.acknowledged > 100
+    assert report.verdict.acknowledged > 50  # Between faults there is little traffic on purpose.
 
 
 @pytest.mark.parametrize("seed", range(1, SEEDS_A_PROFILE + 1))
