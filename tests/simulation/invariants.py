@@ -50,6 +50,8 @@ class _Look:
     """Records below were compared."""
     segment: int = -1
     position: int = 0
+    was_in_step: bool = False
+    """Whether this life ever had all that its partition's leader had committed."""
 
 
 @dataclass(slots=True)
@@ -310,7 +312,7 @@ class Invariants:
         isr, mzxid = known.state.isr, known.mzxid
         must_have = 0 if self._may_lose else self._acknowledged.get(partition, 0)
         leader, committed = "", -1
-        members: list[tuple[Node, int]] = []
+        members: list[tuple[Node, _Look]] = []
         for process, life in self._lives.items():
             look = life.looks.get(partition)
             if look is None or look.end < 0 or not process.is_alive:
@@ -318,9 +320,14 @@ class Invariants:
             if look.leader_epoch == known.state.leader_epoch:
                 leader, committed = process.name, look.high_watermark
             if life.node.broker_id in isr and self._registered.get(process, mzxid) < mzxid:
-                members.append((life.node, look.end))
-        for node, end in members:
-            if end < committed:
+                members.append((life.node, look))
+        for node, look in members:
+            end = look.end
+            if end >= committed:
+                look.was_in_step |= committed >= 0
+            elif self._may_lose and not look.was_in_step:
+                continue  # All members lost power; the ISR was kept, and this one is still to catch up.
+            else:
                 self._broken(
                     f"{partition}: {leader} has the high watermark {committed}, but broker "
                     f"{node.broker_id}, in the ISR {isr}, ends at {end}"

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import pytest
 
+from kafkalite.checker.promise import Faults
+
 from .cluster import Cluster
 from .test_worlds import kept
 from .world import HEALED, Profile, run_world
@@ -43,3 +45,20 @@ def test_a_broker_that_is_stopping_when_the_world_is_healed_comes_back() -> None
     words = [what for _, what in report.notes]
     assert "broker-1 has shut down" in words[words.index(HEALED) :]
     assert report.failure is None
+
+
+def test_an_isr_that_lost_its_power_as_a_whole_is_no_broken_invariant() -> None:
+    """Seed 4 of "wild" once: where every member restarted, the ISR is kept, and one may have less than the
+    new leader until it has fetched again. That is a loss which power cuts of all of them are allowed."""
+    profile = Profile(
+        "all lose power",
+        {"power cut": 1},
+        Faults.WILD,
+        overrides={"unclean.leader.election.enable": "true"},
+        pause_s=1.0,
+        brokers=(3,),
+    )
+    for seed in (1, 2, 3):
+        report = run_world(seed, profile, minutes=1)
+        assert report.failure is None
+        assert report.faults["power cut"] > 5
