@@ -519,15 +519,16 @@ class Broker:
         """Tell the controller through ZooKeeper that replicas here went offline."""
         while True:
             await self._failures.wait()
-            store = self.membership.store
-            if store is None:
-                await asyncio.sleep(PROBE_TIMEOUT_MS / 1000)
-                continue
             self._failures.clear()
+            store = self.membership.store
             try:
-                await store.publish_log_dir_event(self._identity.broker_id)
+                if store is not None:
+                    await store.publish_log_dir_event(self._identity.broker_id)
+                    continue
             except SessionExpired:
-                self._failures.set()
+                pass  # What ends with the session has yet to hear of it: this must not keep the loop from it.
+            self._failures.set()
+            await asyncio.sleep(PROBE_TIMEOUT_MS / 1000)
 
     async def _end_without_log_dirs(self) -> None:
         await self._all_dirs_failed.wait()

@@ -216,6 +216,7 @@ async def test_a_session_outlives_an_outage_of_the_whole_ensemble(three_zookeepe
     await session.create("/me", ephemeral=True)
     for server in ensemble.servers:
         await ensemble.kill(server)
+    await reached(session, SessionState.SUSPENDED)  # What is asked before may be lost on its way.
     waiting = asyncio.create_task(session.set("/me", b"still here"))
     lease = Lease(session)
     async with asyncio.timeout(TIMEOUT_S):
