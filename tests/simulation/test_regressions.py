@@ -11,6 +11,7 @@ import pytest
 
 from kafkalite.checker.promise import Faults
 
+from . import world
 from .cluster import Cluster
 from .test_worlds import kept
 from .world import HEALED, Profile, run_world
@@ -62,3 +63,23 @@ def test_an_isr_that_lost_its_power_as_a_whole_is_no_broken_invariant() -> None:
         report = run_world(seed, profile, minutes=1)
         assert report.failure is None
         assert report.faults["power cut"] > 5
+
+
+@pytest.mark.timeout(60)
+def test_a_world_that_computes_and_does_not_go_on_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seed 2021 of "everything" once: a broker's loop never turned again, and neither did the world's."""
+
+    def spin() -> None:
+        while True:
+            pass
+
+    monkeypatch.setattr(world, "CPU_S_A_MINUTE", 1.0)
+    profile = Profile("calm", {"slow links": 1}, brokers=(3,))
+
+    def arrange(cluster: Cluster) -> None:
+        cluster.loop.call_later(20, spin)
+
+    report = run_world(1, profile, minutes=0.5, prepare=arrange)
+    assert report.failure is not None
+    assert report.failure.startswith("Standstill")
+    assert "in spin" in report.failure

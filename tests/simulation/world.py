@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import signal
 import traceback
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import Any, Final
 
 from kafkalite.checker.checker import Checker, Verdict
@@ -170,6 +173,31 @@ class Failed(Exception):
     """The world did not do what it should."""
 
 
+class Standstill(KeyboardInterrupt):
+    """A world computes on and on while its time stands still. Nothing that runs in it catches this."""
+
+
+CPU_S_A_MINUTE: Final = 30.0
+"""Processor time that a simulated minute may take: many times what any has taken."""
+
+
+@contextlib.contextmanager
+def _watched(minutes: float) -> Iterator[None]:
+    """Raise Standstill in whatever runs when ``minutes`` simulated minutes should long be over."""
+
+    def stands_still(number: int, frame: FrameType | None) -> None:
+        where = "".join(traceback.format_stack(frame)[-6:])
+        raise Standstill(f"the world does not go on; it was here:\n{where}")
+
+    before = signal.signal(signal.SIGVTALRM, stands_still)
+    signal.setitimer(signal.ITIMER_VIRTUAL, CPU_S_A_MINUTE * (minutes + 1))
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
+
+
 def run_world(
     seed: int,
     profile: Profile | str,
@@ -197,8 +225,9 @@ def run_world(
 
     logging.disable(logging.CRITICAL)
     try:
-        failure = simulate(main)
-    except (InvariantBroken, Failed) as error:
+        with _watched(minutes):
+            failure = simulate(main)
+    except (InvariantBroken, Failed, Standstill) as error:
         failure = f"{type(error).__name__}: {error}"
     finally:
         logging.disable(logging.NOTSET)
