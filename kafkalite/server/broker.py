@@ -109,6 +109,10 @@ class Identity:
     """ZooKeeper sessions of earlier lives, newest first."""
 
 
+def _session_ended(error: Exception) -> StartFailed:
+    return StartFailed(f"the ZooKeeper session ended during the start: {error}")
+
+
 def leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
     """The single exceptions in a group of groups."""
     found: list[BaseException] = []
@@ -142,7 +146,7 @@ async def run_broker(
             observe(broker)
         await broker.run(stop, running)
     except (ConnectionLoss, SessionExpired) as error:
-        raise StartFailed(f"the ZooKeeper session ended during the start: {error}") from error
+        raise _session_ended(error) from error
     except BadRecord as error:
         raise StartFailed(f"ZooKeeper holds what no broker can read: {error}") from error
     finally:
@@ -480,12 +484,14 @@ class Broker:
         )
         try:
             epoch = await self.membership.register(registration)
+            await self.membership_gained(self.membership.opened, epoch)
         except DuplicateBroker as error:
             raise StartFailed(
                 f"{error}: stop that broker, or give this one another broker.id "
                 "(if that broker is dead, its registration ends with its session)"
             ) from None
-        await self.membership_gained(self.membership.opened, epoch)
+        except (ConnectionLoss, SessionExpired) as error:
+            raise _session_ended(error) from error
 
     # ---- membership ----
 

@@ -10,9 +10,11 @@ from __future__ import annotations
 import pytest
 
 from kafkalite.checker.promise import Faults
+from kafkalite.journal import Event
+from kafkalite.server.broker import Broker
 
 from . import world
-from .cluster import Cluster
+from .cluster import Cluster, Node
 from .test_worlds import kept
 from .world import HEALED, Profile, run_world
 
@@ -83,3 +85,26 @@ def test_a_world_that_computes_and_does_not_go_on_is_a_failure(monkeypatch: pyte
     assert report.failure is not None
     assert report.failure.startswith("Standstill")
     assert "in spin" in report.failure
+
+
+def test_a_session_that_ends_right_after_the_registration_ends_the_start_in_words() -> None:
+    """Seed 2046 of "zookeeper" once: the broker ended with a trace instead of saying why."""
+
+    def arrange(cluster: Cluster) -> None:
+        def observe(node: Node, broker: Broker) -> None:
+            if node.broker_id == 1 and node.lives == 2:
+                broker.journal.subscribe(lambda event: registered(node, event))
+            elif node.broker_id == 1 and node.lives == 1:
+                cluster.loop.call_later(10, node.crash)
+
+        def registered(node: Node, event: Event) -> None:
+            if event.type == "BrokerRegistered":
+                assert node.session is not None
+                cluster.expire(node.session)
+
+        cluster.observers.append(observe)
+
+    report = run_world(1, Profile("calm", {"slow links": 1}, brokers=(3,)), minutes=1, prepare=arrange)
+    assert report.failure is None
+    words = [what for _, what in report.notes]
+    assert any("StartFailed: the ZooKeeper session ended during the start" in what for what in words)
