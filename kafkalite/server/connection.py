@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import re
 import socket
 from collections import deque
@@ -165,6 +166,8 @@ class Connection(Framed):
         self._service = service
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport
+        self._descriptor = -1
+        """Of the connection's socket, while it is open; connections here are not encrypted."""
         self._task: asyncio.Task[None]
         self._target: _Target
         """Of the head that came last, as the next."""
@@ -196,6 +199,7 @@ class Connection(Framed):
         connected = transport.get_extra_info("socket")
         if connected is not None:
             connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            self._descriptor = connected.fileno()
         self._peer = peer_name(transport)
         self._service.connections[self] = None
         self._task = self._loop.create_task(self._serve(), name=f"connection-{self._peer}")
@@ -226,6 +230,7 @@ class Connection(Framed):
         self._task.cancel()
 
     def _leave_service(self) -> None:
+        self._descriptor = -1  # The number may soon be somebody else's.
         del self._service.connections[self]
         if self._timer is not None:
             self._timer.cancel()
@@ -365,9 +370,25 @@ class Connection(Framed):
         size = sum(map(len, body))  # Of memoryviews too: records are bytes.
         head = self._service.reply_head(reply, b"Content-Length: %d" % size)
         if size <= JOIN_BELOW_BYTES:
-            self._transport.write(b"".join((head, *body)))
+            self._send_now(b"".join((head, *body)))
         else:
             self._transport.writelines(coalesced((head, *body)))
+
+    def _send_now(self, data: bytes) -> None:
+        """Hand ``data`` to the kernel in this very step, as far as it takes it.
+
+        A transport may keep small writes until the end of the loop's turn. By then this process may
+        have been stopped: an acknowledgement whose lease was looked at just now would leave it long
+        after the lease has run out (DESIGN: checked in the step that sends).
+        """
+        sent = 0
+        if self._descriptor >= 0 and self._transport.get_write_buffer_size() == 0:
+            try:
+                sent = os.write(self._descriptor, data)
+            except OSError:
+                sent = 0  # Full, or lost: the transport waits, or finds out.
+        if sent < len(data):
+            self._transport.write(data[sent:])
 
     async def _send_stream(self, reply: HttpReply) -> None:
         assert reply.stream is not None
