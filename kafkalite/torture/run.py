@@ -29,6 +29,7 @@ from kafkalite.cluster.layout import NoCluster
 from kafkalite.common import CONSUMER_OFFSETS, TopicPartition
 from kafkalite.edge import SystemClock
 from kafkalite.log.loss_receipts import LOSS_RECEIPTS
+from kafkalite.protocol.errors import UnknownTopicOrPartitionError
 from kafkalite.torture import replicas
 from kafkalite.torture.faults import Busy, Injected, Injector, NoEffect
 from kafkalite.torture.judgement import two_rulers
@@ -361,7 +362,13 @@ class _Run:
         """Have `__consumer_offsets` created. Without two in-sync replicas for what is acknowledged, groups
         are promised too little to be judged: then no group takes part."""
         await admin.list_consumer_group_offsets(f"{self._topic}-group")
-        (topic,) = await admin.describe_topics([CONSUMER_OFFSETS])
+        async with asyncio.timeout(30):
+            while True:
+                try:
+                    (topic,) = await admin.describe_topics([CONSUMER_OFFSETS])
+                    break
+                except UnknownTopicOrPartitionError:
+                    await asyncio.sleep(0.1)  # Its coordinator knows it; this broker is about to hear of it.
         resource = ConfigResource(ConfigResourceType.TOPIC, CONSUMER_OFFSETS)
         configs = await admin.describe_configs([resource], names=["min.insync.replicas"])
         if int(configs[resource]["min.insync.replicas"].value or 1) < 2:

@@ -27,6 +27,8 @@ OVERRIDES = {
     "replica.lag.time.max.ms": "3000",
     "min.insync.replicas": "2",
     "controlled.shutdown.retry.backoff.ms": "500",
+    # A leader that moves back by itself, seconds after a controller's fail-over, is none of these faults.
+    "auto.leader.rebalance.enable": "false",
 }
 
 
