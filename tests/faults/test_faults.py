@@ -202,7 +202,8 @@ async def test_paused_follower_leaves_the_isr_and_comes_back(cluster: FaultClust
         await workload.acknowledges(200)
         (about,) = [one for one in cluster.why(topic, 0).chains if one.question == "isr"]
         assert about.about == f"broker {victim} is not in the ISR"
-        assert {"IsrShrunk", "BrokerFailed"} & {link.type for link in about.links}
+        # Where the follower ruled, its successor finds it absent.
+        assert {"IsrShrunk", "BrokerFailed", "BrokerFoundAbsent"} & {link.type for link in about.links}
         await cluster.resume(f"broker-{victim}")
         await cluster.until_why(topic, 0, lambda answer: victim in answer.isr)
     assert not workload.failed
