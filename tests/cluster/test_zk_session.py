@@ -141,15 +141,15 @@ async def test_a_session_out_of_reach_for_too_long_is_over_when_the_server_says_
 
 
 async def test_a_blocked_loop_does_not_cost_the_session(zookeeper_connect: str) -> None:
-    client = await connect(ZooKeeperConfig(zookeeper_connect, session_timeout_ms=2000), SystemClock())
+    client = await connect(ZooKeeperConfig(zookeeper_connect, session_timeout_ms=1000), SystemClock())
     states: list[SessionState] = []
     client.on_state(states.append)
     await client.create("/me", ephemeral=True)
-    time.sleep(4.5)  # noqa: ASYNC251 - blocking the loop is what is tested
+    time.sleep(2.5)  # noqa: ASYNC251 - blocking the loop is what is tested
     assert not Lease(client).is_held(SystemClock().monotonic())
     await client.sync()
     assert await client.exists("/me") is not None
-    assert SessionState.EXPIRED not in states
+    assert states == []
     assert Lease(client).is_held(SystemClock().monotonic())
     await client.close()
 
