@@ -158,9 +158,7 @@ class Fetcher:
             (max_wait_ms + _SLOW_ANSWER_MS) / 1000, self._cluster.request_refresh
         )
         answers: dict[TopicPartition, FetchResponsePartition] = {}
-        error: BrokerError = error_for(
-            ErrorCode.NETWORK_EXCEPTION, f"{node} did not answer for this partition"
-        )
+        error: BrokerError | None = None
         try:
             answer = await self._cluster.ask(
                 node, request, FetchResponse, lane="fetch", timeout_ms=self._config.request_timeout_ms
@@ -176,8 +174,8 @@ class Fetcher:
                     for topic in answer.responses
                     for p in topic.partitions
                 }
-        except ConnectionFailed as failure:
-            error = error_for(ErrorCode.NETWORK_EXCEPTION, str(failure))
+        except ConnectionFailed as lost:
+            error = error_for(ErrorCode.NETWORK_EXCEPTION, str(lost))
         except rpc.RequestRefused as refusal:
             code = ErrorCode.NETWORK_EXCEPTION if refusal.status == 503 else refusal.error_code
             error = error_for(code or ErrorCode.INVALID_REQUEST, str(refusal))
@@ -189,7 +187,9 @@ class Fetcher:
             state.fetching = None
             p = answers.get(tp)
             if p is None:
-                self._fetch_failed(state, error, (-1, -1), offset)
+                missing = f"{node} did not answer for this partition"
+                failure = error or error_for(ErrorCode.NETWORK_EXCEPTION, missing)
+                self._fetch_failed(state, failure, (-1, -1), offset)
             elif p.error_code != ErrorCode.NONE:
                 hint = (p.current_leader.leader_id, p.current_leader.leader_epoch)
                 self._fetch_failed(state, error_for(p.error_code, f"{tp} at broker {node}"), hint, offset)

@@ -9,7 +9,7 @@ O(1); :attr:`Metadata.version` rises with every change, so that others see cheap
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kafkalite.common import ZERO_UUID, Address, TopicPartition, Uuid
 from kafkalite.protocol.errors import ErrorCode
@@ -26,10 +26,10 @@ class Node:
     host: str
     port: int
     rack: str | None = None
+    address: Address = field(init=False, repr=False, compare=False)
 
-    @property
-    def address(self) -> Address:
-        return Address(self.host, self.port)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "address", Address(self.host, self.port))
 
     def __str__(self) -> str:
         return f"{self.node_id} at {self.address}"

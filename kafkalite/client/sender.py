@@ -267,7 +267,7 @@ class Sender:
             topic_data=[ProduceTopic(name=name, partition_data=parts) for name, parts in topics.items()],
         )
         answer: ProduceResponse | None = None
-        error: BrokerError = error_for(ErrorCode.NETWORK_EXCEPTION, f"{flight.node} was given up: deposed")
+        error: BrokerError | None = None
         is_certain = False
         try:
             answer = await self._cluster.ask(
@@ -282,6 +282,8 @@ class Sender:
             # Also when cancelled: the batches must not stay in flight for ever.
             del self._flights[flight.node.node_id][flight]
             if answer is None:
+                deposed = f"{flight.node} was given up: deposed"
+                error = error or error_for(ErrorCode.NETWORK_EXCEPTION, deposed)
                 self._cluster.request_refresh()
                 for batch in flight.batches:
                     if batch.flight is flight:

@@ -431,11 +431,11 @@ class Log:
         return AppendInfo(
             first_offset=headers[0].base_offset,
             last_offset=headers[-1].last_offset,
-            max_timestamp=max(header.max_timestamp for header in headers),
+            max_timestamp=max([header.max_timestamp for header in headers]),
             log_append_time_ms=NO_TIMESTAMP,
             log_start_offset=self._log_start_offset,
             size=len(view),
-            record_count=sum(header.record_count for header in headers),
+            record_count=sum([header.record_count for header in headers]),
         )
 
     def _spans_empty_log(self, header: BatchHeader) -> bool:

@@ -273,6 +273,8 @@ class _Plan(NamedTuple):
 
     header: bytes
     fields: tuple[_Field, ...]
+    carriers: tuple[_Field, ...]
+    """Those of the fields that hold records, themselves or further in."""
     records_last: bool
     """`records` is the last field, so all before it can be encoded in one go."""
 
@@ -293,12 +295,13 @@ def _plan(struct: type[msgspec.Struct]) -> _Plan | None:
         ):
             inside = _plan(kind.item_type.cls)
         fields.append(_Field(field.name, _ENCODER.encode(field.encode_name), inside, is_records))
-    if not any(field.is_records or field.inside for field in fields):
+    carriers = tuple(field for field in fields if field.is_records or field.inside)
+    if not carriers:
         return None
     header = bytearray()
     _put_header(header, len(fields), fix=0x80, fix_max=15, wide=0xDE)
-    records_last = fields[-1].is_records and not any(f.is_records or f.inside for f in fields[:-1])
-    return _Plan(bytes(header), tuple(fields), records_last)
+    records_last = fields[-1].is_records and len(carriers) == 1
+    return _Plan(bytes(header), tuple(fields), carriers, records_last)
 
 
 def encode(message: Message) -> list[Buffer]:
@@ -308,13 +311,26 @@ def encode(message: Message) -> list[Buffer]:
     holds.
     """
     plan = _plan(type(message))
-    if plan is None:
+    if plan is None or not _holds_a_piece(plan, message):
         return [_ENCODER.encode(message)]
     pieces: list[Buffer] = []
     rest = _write(plan, message, bytearray(), pieces)
     if rest:
         pieces.append(rest)
     return pieces
+
+
+def _holds_a_piece(plan: _Plan, value: msgspec.Struct) -> bool:
+    """Whether any records in ``value`` are too large to be copied."""
+    for field in plan.carriers:
+        content = getattr(value, field.name)
+        if field.inside is not None:
+            for item in content:
+                if _holds_a_piece(field.inside, item):
+                    return True
+        elif content is not None and len(content) > _COPIED_BYTES:
+            return True
+    return False
 
 
 def _write(plan: _Plan, value: msgspec.Struct, head: bytearray, pieces: list[Buffer]) -> bytearray:

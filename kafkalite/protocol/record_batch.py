@@ -74,6 +74,10 @@ class TimestampType(IntEnum):
     LOG_APPEND_TIME = 1
 
 
+_COMPRESSIONS: Final = tuple(Compression)
+"""By their codes, which count from 0."""
+
+
 class BatchHeader(NamedTuple):
     """The 61 bytes before a batch's body, as values."""
 
@@ -147,13 +151,14 @@ class BatchHeader(NamedTuple):
         """How the body is compressed. Raises UnsupportedCompressionTypeError for unknown codes."""
         code = self.attributes & _COMPRESSION_BITS
         try:
-            return Compression(code)
-        except ValueError:
+            return _COMPRESSIONS[code]
+        except IndexError:
             raise UnsupportedCompressionTypeError(f"compression code {code} is unknown") from None
 
     @property
     def timestamp_type(self) -> TimestampType:
-        return TimestampType(bool(self.attributes & _LOG_APPEND_TIME_BIT))
+        is_append_time = self.attributes & _LOG_APPEND_TIME_BIT
+        return TimestampType.LOG_APPEND_TIME if is_append_time else TimestampType.CREATE_TIME
 
     @property
     def is_transactional(self) -> bool:
@@ -531,15 +536,16 @@ def validate_batch(
     last two name the records to blame where it is single ones.
     """
     header = BatchHeader.parse(batch)
-    if header.size > len(batch):
-        raise CorruptMessageError(f"the batch says it has {header.size} bytes, but {len(batch)} are here")
-    if header.size < len(batch):
+    size = header.size
+    if size > len(batch):
+        raise CorruptMessageError(f"the batch says it has {size} bytes, but {len(batch)} are here")
+    if size < len(batch):
         raise InvalidRecordError(
-            f"{len(batch) - header.size} bytes follow the batch: exactly one a partition and request"
+            f"{len(batch) - size} bytes follow the batch: exactly one a partition and request"
         )
-    if header.size > max_message_bytes:
+    if size > max_message_bytes:
         raise MessageTooLargeError(
-            f"the batch has {header.size} bytes, the topic allows {max_message_bytes} (max.message.bytes)"
+            f"the batch has {size} bytes, the topic allows {max_message_bytes} (max.message.bytes)"
         )
     check_crc(batch, header)
     _check_client_header(header)
