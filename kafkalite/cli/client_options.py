@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Final, NoReturn, TypeAlias, TypeVar
 
 import click
-import javaproperties
 
 from kafkalite.cli.outcome import ExitCode, Failed
 from kafkalite.cli.place import cluster_directory
@@ -98,6 +97,8 @@ def read_properties(path: Path | None, pairs: tuple[str, ...] = ()) -> dict[str,
     """Client properties: a file's, then `k=v` arguments. Raises click.UsageError."""
     found: dict[str, str] = {}
     if path is not None:
+        import javaproperties  # Costs as much to import as the rest of a small tool.
+
         with open(path, encoding="utf-8") as file:
             found.update(javaproperties.load(file))
     for pair in pairs:

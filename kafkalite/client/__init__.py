@@ -11,34 +11,69 @@ What they promise: every `send` ends in metadata or an error within `delivery_ti
 of the `send` calls; a consumer's position moves only with what it handed out.
 
 Errors are the classes of :mod:`kafkalite.protocol.errors` (named after Kafka's) and those of :mod:`.errors`.
-No broker code is imported here.
+No broker code is imported here, and each name's module only when the name is first used (PEP 562): a tool
+that only describes topics starts without the producer and the consumer.
 """
 
-from kafkalite.client import errors
-from kafkalite.client.admin import (
-    AdminClient,
-    ClusterDescription,
-    ConfigEntry,
-    ConfigResource,
-    ConfigResourceType,
-    ConfigSource,
-    CreatedTopic,
-    NewTopic,
-    OffsetSpec,
-    TopicDescription,
-)
-from kafkalite.client.consumer import Consumer
-from kafkalite.client.delivery import Deliveries, Delivery, PartlySentError, Written
-from kafkalite.client.group import RebalanceListener
-from kafkalite.client.producer import Producer
-from kafkalite.client.records import (
-    ConsumerRecord,
-    OffsetAndMetadata,
-    OffsetAndTimestamp,
-    RecordColumns,
-    RecordMetadata,
-)
-from kafkalite.common import TopicPartition
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from kafkalite.client import errors
+    from kafkalite.client.admin import (
+        AdminClient,
+        ClusterDescription,
+        ConfigEntry,
+        ConfigResource,
+        ConfigResourceType,
+        ConfigSource,
+        CreatedTopic,
+        NewTopic,
+        OffsetSpec,
+        TopicDescription,
+    )
+    from kafkalite.client.consumer import Consumer
+    from kafkalite.client.delivery import Deliveries, Delivery, PartlySentError, Written
+    from kafkalite.client.group.listener import RebalanceListener
+    from kafkalite.client.producer import Producer
+    from kafkalite.client.records import (
+        ConsumerRecord,
+        OffsetAndMetadata,
+        OffsetAndTimestamp,
+        RecordColumns,
+        RecordMetadata,
+    )
+    from kafkalite.common import TopicPartition
+
+_HOMES: Final = {
+    "AdminClient": "kafkalite.client.admin",
+    "ClusterDescription": "kafkalite.client.admin",
+    "ConfigEntry": "kafkalite.client.admin",
+    "ConfigResource": "kafkalite.client.admin",
+    "ConfigResourceType": "kafkalite.client.admin",
+    "ConfigSource": "kafkalite.client.admin",
+    "Consumer": "kafkalite.client.consumer",
+    "ConsumerRecord": "kafkalite.client.records",
+    "CreatedTopic": "kafkalite.client.admin",
+    "Deliveries": "kafkalite.client.delivery",
+    "Delivery": "kafkalite.client.delivery",
+    "NewTopic": "kafkalite.client.admin",
+    "OffsetAndMetadata": "kafkalite.client.records",
+    "OffsetAndTimestamp": "kafkalite.client.records",
+    "OffsetSpec": "kafkalite.client.admin",
+    "PartlySentError": "kafkalite.client.delivery",
+    "Producer": "kafkalite.client.producer",
+    "RebalanceListener": "kafkalite.client.group.listener",
+    "RecordColumns": "kafkalite.client.records",
+    "RecordMetadata": "kafkalite.client.records",
+    "TopicDescription": "kafkalite.client.admin",
+    "TopicPartition": "kafkalite.common",
+    "Written": "kafkalite.client.delivery",
+    "errors": "kafkalite.client.errors",
+}
+"""Where each name lives."""
 
 __all__ = [
     "AdminClient",
@@ -66,3 +101,16 @@ __all__ = [
     "Written",
     "errors",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(home)
+    found = globals()[name] = module if name == "errors" else getattr(module, name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

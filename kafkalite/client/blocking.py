@@ -33,8 +33,8 @@ from kafkalite.client.admin import (
 from kafkalite.client.consumer import Consumer
 from kafkalite.client.delivery import Delivery
 from kafkalite.client.errors import BrokerError, ClientClosedError, ClientTimeoutError
-from kafkalite.client.group import RebalanceListener
 from kafkalite.client.group.admin import GroupDescription
+from kafkalite.client.group.listener import RebalanceListener
 from kafkalite.client.producer import Producer
 from kafkalite.client.records import (
     ConsumerRecord,

@@ -28,7 +28,8 @@ from kafkalite.client.errors import (
     NoGroupError,
 )
 from kafkalite.client.fetcher import FetchConfig, Fetcher
-from kafkalite.client.group import GroupConfig, Membership, RebalanceListener
+from kafkalite.client.group.listener import RebalanceListener
+from kafkalite.client.group.membership import GroupConfig, Membership
 from kafkalite.client.handing_out import HandingOut
 from kafkalite.client.offsets import (
     EARLIEST,

@@ -15,7 +15,7 @@ from typing import TypeVar
 from kafkalite.client.assignment import Assignment
 from kafkalite.client.errors import ClientTimeoutError
 from kafkalite.client.fetcher import Fetcher
-from kafkalite.client.group import Membership
+from kafkalite.client.group.membership import Membership
 from kafkalite.client.records import ConsumerRecord, OffsetAndMetadata, RecordColumns
 from kafkalite.client.subscription import Deserializer, PartitionState
 from kafkalite.common import TopicPartition

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Literal
 
-import javaproperties
 import msgspec
 
 HOST: Final = "127.0.0.1"
@@ -154,6 +153,8 @@ def server_properties(layout: Layout, broker: Node, directory: Path) -> dict[str
 
 def properties_text(properties: Mapping[str, str], *, comment: str) -> str:
     """Render a properties file, in the order given."""
+    import javaproperties  # Only who makes a cluster needs it, and it is slow to import.
+
     return javaproperties.dumps(properties, comments=comment, timestamp=False)
 
 

@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack
 import msgspec
 
 from kafkalite.client.consumer import Consumer
-from kafkalite.client.group import RebalanceListener
+from kafkalite.client.group.listener import RebalanceListener
 from kafkalite.common import TopicPartition
 
 

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+import kafkalite.client
+
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("kafkalite", "controller", "zk")
 
@@ -166,15 +168,40 @@ def test_import_contracts_hold() -> None:
     assert run.returncode == 0, run.stdout + run.stderr
 
 
-def test_command_line_starts_without_client_or_server() -> None:
-    """`kafkalite --help` within 250 ms: nothing heavy is imported before a command is chosen."""
-    code = (
-        "import sys, kafkalite.cli.main as m; "
-        "heavy = ('kazoo', 'aiohttp', 'asyncio', 'msgspec', 'kafkalite.server', 'kafkalite.client'); "
-        "sys.exit(', '.join(name for name in heavy if name in sys.modules) or 0)"
-    )
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        # `kafkalite --help` within 250 ms: nothing heavy is imported before a command is chosen.
+        (
+            "kafkalite.cli.main",
+            ("kazoo", "aiohttp", "asyncio", "msgspec", "kafkalite.server", "kafkalite.client"),
+        ),
+        # A tool that only describes needs neither end of the data, nor a group's member.
+        (
+            "kafkalite.cli.topics",
+            (
+                *(
+                    "kazoo",
+                    "aiohttp",
+                    "javaproperties",
+                    "kafkalite.server",
+                    "kafkalite.protocol.record_batch",
+                ),
+                *("kafkalite.client.producer", "kafkalite.client.consumer", "kafkalite.client.group.member"),
+            ),
+        ),
+    ],
+)
+def test_commands_start_without_what_they_do_not_need(module: str, heavy: tuple[str, ...]) -> None:
+    code = f"import sys, {module}; sys.exit(', '.join(name for name in {heavy} if name in sys.modules) or 0)"
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
+
+
+def test_every_name_of_the_client_is_there() -> None:
+    for name in kafkalite.client.__all__:
+        assert getattr(kafkalite.client, name) is not None
+    assert set(kafkalite.client.__all__) <= set(dir(kafkalite.client))
 
 
 @pytest.mark.parametrize("document", ["README.md", "docs/architecture.md", "docs/protocol.md"])

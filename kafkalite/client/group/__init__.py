@@ -10,8 +10,3 @@ What holds throughout: a partition is read only between its assignment and the m
 before it is revoked, what was handed out of it has been processed (the caller came back for more) and
 committed, where commits are automatic; and what is committed was processed.
 """
-
-from kafkalite.client.group.listener import RebalanceListener
-from kafkalite.client.group.membership import GroupConfig, Membership
-
-__all__ = ["GroupConfig", "Membership", "RebalanceListener"]
