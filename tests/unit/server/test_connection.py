@@ -2,54 +2,22 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 import pytest
 
 from kafkalite.edge import Handler, HttpReply, HttpRequest
 from kafkalite.server import connection as connection_module
 from kafkalite.server.connection import JOIN_BELOW_BYTES, LINGER_S, Connection, Service
-from kafkalite.server.http import HttpListening, HttpNetwork
 from tests.simulation.loop import run_virtual
+from tests.support import raw_http
+from tests.support.raw_http import RawClient, post
 
 LIMIT = 20_000_000
 
 
-@asynccontextmanager
-async def serving(handler: Handler) -> AsyncIterator[HttpListening]:
-    listening = await HttpNetwork().listen(
-        "127.0.0.1", 0, listener="INTERNAL", handler=handler, max_body_bytes=LIMIT
-    )
-    try:
-        yield listening
-    finally:
-        await listening.close()
-
-
-class Client:
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader = reader
-        self.writer = writer
-
-    @classmethod
-    async def to(cls, listening: HttpListening) -> "Client":
-        return cls(*await asyncio.open_connection("127.0.0.1", listening.port))
-
-    async def send(self, data: bytes) -> None:
-        self.writer.write(data)
-        await self.writer.drain()
-
-    async def answer(self) -> tuple[int, dict[str, str], bytes]:
-        head = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
-        headers = dict(line.lower().split(": ", 1) for line in head[1:] if line)
-        body = await self.reader.readexactly(int(headers.get("content-length", 0)))
-        return int(head[0].split()[1]), headers, body
-
-
-def post(body: bytes, *, extra: str = "") -> bytes:
-    head = f"POST /v1/x HTTP/1.1\r\nHost: h\r\nContent-Length: {len(body)}\r\n{extra}\r\n"
-    return head.encode() + body
+serving = partial(raw_http.serving, max_body_bytes=LIMIT)
 
 
 GET = b"GET /v1/metadata HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -62,7 +30,7 @@ async def echo(request: HttpRequest) -> HttpReply:
 async def test_bodies_larger_than_the_first_buffer_come_back_whole() -> None:
     body = bytes(range(251)) * 40_000
     async with serving(echo) as listening:
-        client = await Client.to(listening)
+        client = await RawClient.to(listening)
         for _ in range(2):
             await client.send(post(body))
             assert (await client.answer())[2] == b"POST " + body
@@ -74,7 +42,7 @@ async def test_correlation_ids_differ_while_heads_are_the_same() -> None:
         return HttpReply(200, (request.body,), {"Content-Type": "a/b", "X-Correlation-Id": number})
 
     async with serving(handler) as listening:
-        client = await Client.to(listening)
+        client = await RawClient.to(listening)
         await client.send(
             b"".join(post(b"%d" % n, extra=f"X-Correlation-Id: {n * 10}\r\n") for n in range(5))
         )
@@ -86,7 +54,7 @@ async def test_correlation_ids_differ_while_heads_are_the_same() -> None:
 async def test_a_request_that_is_not_plain_goes_to_the_complete_server_in_its_turn() -> None:
     """All on one connection, sent at once, and the earlier ones are still being served by then."""
     async with serving(echo) as listening:
-        client = await Client.to(listening)
+        client = await RawClient.to(listening)
         chunked = b"POST /x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
         await client.send(post(b"1") + post(b"2") + GET + chunked + post(b"3"))
         answers = [(await client.answer())[2] for _ in range(5)]
@@ -103,7 +71,7 @@ async def test_a_hand_over_waits_for_the_handler_that_runs() -> None:
         return HttpReply(200, (request.method.encode(),))
 
     async with serving(handler) as listening:
-        client = await Client.to(listening)
+        client = await RawClient.to(listening)
         await client.send(post(b"slow"))
         await entered.wait()
         await client.send(GET)
@@ -143,7 +111,7 @@ async def test_what_two_readers_could_read_in_two_ways_is_refused(smuggled: byte
         return HttpReply(200)
 
     async with serving(handler) as listening:
-        client = await Client.to(listening)
+        client = await RawClient.to(listening)
         await client.send(before + smuggled)
         if before:
             assert (await client.answer())[0] == 200
@@ -162,7 +130,7 @@ async def test_lines_that_end_in_lf_alone_never_reach_a_handler() -> None:
         return HttpReply(200)
 
     async with serving(handler) as listening:
-        client = await Client.to(listening)
+        client = await RawClient.to(listening)
         await client.send(b"POST /x HTTP/1.1\nHost: h\nContent-Length: 0\n\n")
         assert (await client.answer())[0] == 400
     assert seen == []
@@ -173,7 +141,7 @@ async def test_a_refusal_is_seen_although_more_is_being_sent() -> None:
         raise LookupError
 
     async with serving(handler) as listening:
-        client = await Client.to(listening)
+        client = await RawClient.to(listening)
         sending = asyncio.create_task(client.send(post(b"x" * 1000) + post(b"y" * 1_000_000) * 10))
         assert (await client.answer())[0] == 500
         assert await client.reader.read() == b""
@@ -193,7 +161,7 @@ async def test_what_is_read_ahead_of_the_handler_is_bounded(monkeypatch: pytest.
 
     body = b"x" * 90_000
     async with serving(handler) as listening:
-        client = await Client.to(listening)
+        client = await RawClient.to(listening)
         sending = asyncio.create_task(client.send(post(body) * 200))
         await entered.wait()
         (one,) = listening._service.connections
@@ -216,7 +184,7 @@ async def test_a_client_that_does_not_read_holds_back_its_next_request() -> None
         return HttpReply(200, (b"x" * 8_000_000,))
 
     async with serving(handler) as listening:
-        client = await Client.to(listening)
+        client = await RawClient.to(listening)
         await client.send(post(b"") * 10)
         (one,) = listening._service.connections
         while one._writable is None:
@@ -239,7 +207,7 @@ async def test_a_stream_answers_a_plain_request_too() -> None:
         return HttpReply(200, (), {"Content-Type": "text/event-stream"}, stream)
 
     async with serving(handler) as listening:
-        client = await Client.to(listening)
+        client = await RawClient.to(listening)
         await client.send(post(b"") * 2)
         for _ in range(2):
             head = await client.reader.readuntil(b"\r\n\r\n")
@@ -257,7 +225,7 @@ async def test_a_handler_cancelled_from_within_ends_its_connection() -> None:
         raise asyncio.CancelledError
 
     async with serving(handler) as listening:
-        client = await Client.to(listening)
+        client = await RawClient.to(listening)
         await client.send(post(b""))
         with pytest.raises((asyncio.IncompleteReadError, ConnectionResetError)):
             await client.answer()
@@ -268,7 +236,7 @@ async def test_a_header_with_a_line_break_is_a_fault_of_the_handler() -> None:
         return HttpReply(200, (), {"X-A": "b\r\nX-C: d"})
 
     async with serving(handler) as listening:
-        client = await Client.to(listening)
+        client = await RawClient.to(listening)
         await client.send(post(b""))
         status, headers, _ = await client.answer()
     assert status == 500

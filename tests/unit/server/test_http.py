@@ -4,60 +4,21 @@ import asyncio
 import gzip
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from typing import Any
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 import pytest
 
-from kafkalite.edge import Buffer, Handler, HttpReply, HttpRequest
+from kafkalite.edge import Buffer, HttpReply, HttpRequest
 from kafkalite.server.connection import JOIN_BELOW_BYTES
-from kafkalite.server.http import HttpListening, HttpNetwork
+from kafkalite.server.http import HttpNetwork
+from tests.support import raw_http
+from tests.support.raw_http import RawClient, post
 
 LIMIT = 100_000
 
 
-@asynccontextmanager
-async def serving(handler: Handler, *, body_timeout_ms: int = 30_000) -> AsyncIterator[HttpListening]:
-    network = HttpNetwork(body_timeout_ms=body_timeout_ms)
-    listening = await network.listen(
-        "127.0.0.1", 0, listener="INTERNAL", handler=handler, max_body_bytes=LIMIT
-    )
-    try:
-        yield listening
-    finally:
-        await listening.close()
-
-
-class Connection:
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader = reader
-        self.writer = writer
-
-    @classmethod
-    async def to(cls, listening: HttpListening) -> "Connection":
-        return cls(*await asyncio.open_connection("127.0.0.1", listening.port))
-
-    async def send(self, data: bytes) -> None:
-        self.writer.write(data)
-        await self.writer.drain()
-
-    async def answer(self) -> tuple[int, dict[str, str], bytes]:
-        head = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
-        headers = dict(line.lower().split(": ", 1) for line in head[1:] if line)
-        body = await self.reader.readexactly(int(headers.get("content-length", 0)))
-        return int(head[0].split()[1]), headers, body
-
-    async def refusal(self) -> tuple[int, dict[str, Any]]:
-        status, headers, body = await self.answer()
-        assert headers["content-type"] == "application/json"
-        assert headers.get("connection", "close") == "close"
-        return status, json.loads(body)
-
-
-def post(body: bytes, *, path: str = "/v1/x", extra: str = "") -> bytes:
-    head = f"POST {path} HTTP/1.1\r\nHost: h\r\nContent-Length: {len(body)}\r\n{extra}\r\n"
-    return head.encode() + body
+serving = partial(raw_http.serving, max_body_bytes=LIMIT)
 
 
 def announcing(size: int, extra: str) -> bytes:
@@ -76,7 +37,7 @@ async def test_a_request_reaches_the_handler_as_it_was_sent() -> None:
         return HttpReply(200, (b"ok",), {"X-Answer": "yes"})
 
     async with serving(handler) as listening:
-        connection = await Connection.to(listening)
+        connection = await RawClient.to(listening)
         await connection.send(
             post(b"body", path="/v1/a%20b?topic=a&topic=b&empty=", extra="X-Client-Id: Me\r\n")
         )
@@ -94,14 +55,14 @@ async def test_a_request_reaches_the_handler_as_it_was_sent() -> None:
 async def test_bodies_of_all_sizes_come_back_whole(size: int) -> None:
     body = bytes(i % 251 for i in range(size))
     async with serving(echo) as listening:
-        connection = await Connection.to(listening)
+        connection = await RawClient.to(listening)
         await connection.send(post(body))
         assert (await connection.answer())[2] == body
 
 
 async def test_a_body_that_comes_in_pieces_and_chunks_is_put_together() -> None:
     async with serving(echo) as listening:
-        connection = await Connection.to(listening)
+        connection = await RawClient.to(listening)
         await connection.send(
             b"POST /x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"
         )
@@ -111,7 +72,7 @@ async def test_a_body_that_comes_in_pieces_and_chunks_is_put_together() -> None:
 
 async def test_pipelined_requests_are_answered_in_order() -> None:
     async with serving(echo) as listening:
-        connection = await Connection.to(listening)
+        connection = await RawClient.to(listening)
         await connection.send(b"".join(post(b"%d" % number) for number in range(50)))
         assert [(await connection.answer())[2] for _ in range(50)] == [b"%d" % number for number in range(50)]
 
@@ -124,7 +85,7 @@ async def test_a_reply_of_large_and_small_buffers_arrives_in_order() -> None:
         return HttpReply(200, pieces)
 
     async with serving(handler) as listening:
-        connection = await Connection.to(listening)
+        connection = await RawClient.to(listening)
         for _ in range(2):  # The second one shows that the length of the first was right.
             await connection.send(post(b""))
             assert (await connection.answer())[2] == b"a" + large + b"bc" + large + b"d"
@@ -132,7 +93,7 @@ async def test_a_reply_of_large_and_small_buffers_arrives_in_order() -> None:
 
 async def test_an_announced_body_over_the_limit_is_refused_before_it_is_sent() -> None:
     async with serving(echo) as listening:
-        connection = await Connection.to(listening)
+        connection = await RawClient.to(listening)
         await connection.send(announcing(LIMIT + 1, "X-Correlation-Id: c7\r\n"))
         status, headers, body = await connection.answer()
     assert status == 413
@@ -144,7 +105,7 @@ async def test_an_announced_body_over_the_limit_is_refused_before_it_is_sent() -
 
 async def test_a_chunked_body_over_the_limit_is_refused_as_soon_as_it_is() -> None:
     async with serving(echo) as listening:
-        connection = await Connection.to(listening)
+        connection = await RawClient.to(listening)
         await connection.send(b"POST /x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n")
         await connection.send(f"{LIMIT + 1:x}\r\n".encode() + b"x" * (LIMIT + 1))  # The end never comes.
         assert (await connection.refusal())[0] == 413
@@ -152,7 +113,7 @@ async def test_a_chunked_body_over_the_limit_is_refused_as_soon_as_it_is() -> No
 
 async def test_who_waits_for_permission_to_send_gets_it_or_the_refusal() -> None:
     async with serving(echo) as listening:
-        connection = await Connection.to(listening)
+        connection = await RawClient.to(listening)
         await connection.send(
             b"POST /x HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n"
         )
@@ -167,11 +128,11 @@ async def test_a_body_that_stops_halfway_hurts_nobody(caplog: pytest.LogCaptureF
     half = post(b"x" * 1000)[:-500]
     with caplog.at_level(logging.WARNING):
         async with serving(echo) as listening:
-            gone = await Connection.to(listening)
+            gone = await RawClient.to(listening)
             await gone.send(half)
             gone.writer.close()
             await gone.writer.wait_closed()
-            other = await Connection.to(listening)
+            other = await RawClient.to(listening)
             await other.send(post(b"served"))
             assert (await other.answer())[2] == b"served"
     assert caplog.records == []
@@ -179,7 +140,7 @@ async def test_a_body_that_stops_halfway_hurts_nobody(caplog: pytest.LogCaptureF
 
 async def test_a_body_that_stalls_is_given_up() -> None:
     async with serving(echo, body_timeout_ms=1) as listening:
-        connection = await Connection.to(listening)
+        connection = await RawClient.to(listening)
         await connection.send(post(b"x" * 1000)[:-500])
         assert (await connection.refusal())[0] == 408
 
@@ -188,7 +149,7 @@ async def test_a_compressed_body_is_not_inflated() -> None:
     bomb = gzip.compress(b"\0" * 10_000_000)
     assert len(bomb) < LIMIT
     async with serving(echo) as listening:
-        connection = await Connection.to(listening)
+        connection = await RawClient.to(listening)
         await connection.send(post(bomb, extra="Content-Encoding: gzip\r\n"))
         assert (await connection.answer())[2] == bomb
 
@@ -199,7 +160,7 @@ async def test_a_compressed_body_is_not_inflated() -> None:
 )
 async def test_what_is_not_http_is_refused_in_the_protocols_words(garbage: bytes) -> None:
     async with serving(echo) as listening:
-        connection = await Connection.to(listening)
+        connection = await RawClient.to(listening)
         await connection.send(garbage)
         status, refusal = await connection.refusal()
     assert status == 400
@@ -213,7 +174,7 @@ async def test_a_handler_that_fails_answers_500_with_a_type_and_no_trace() -> No
         raise LookupError("a secret")
 
     async with serving(handler) as listening:
-        connection = await Connection.to(listening)
+        connection = await RawClient.to(listening)
         await connection.send(post(b""))
         status, refusal = await connection.refusal()
     assert (status, refusal["error_code"], refusal["message"]) == (500, -1, "LookupError")
@@ -231,7 +192,7 @@ async def test_a_handler_is_cancelled_when_its_connection_is_lost() -> None:
         raise AssertionError
 
     async with serving(handler) as listening:
-        connection = await Connection.to(listening)
+        connection = await RawClient.to(listening)
         await connection.send(post(b"x"))
         await waiting.wait()
         connection.writer.close()
@@ -250,7 +211,7 @@ async def test_closing_cancels_handlers_and_frees_the_port() -> None:
         raise AssertionError
 
     async with serving(handler) as listening:
-        busy, idle = await Connection.to(listening), await Connection.to(listening)
+        busy, idle = await RawClient.to(listening), await RawClient.to(listening)
         await busy.send(post(b"x"))
         await waiting.wait()
         await listening.close()
@@ -285,7 +246,7 @@ async def test_a_stream_flows_until_the_client_leaves() -> None:
         return HttpReply(200, (), {"Content-Type": "text/event-stream"}, stream)
 
     async with serving(handler) as listening:
-        connection = await Connection.to(listening)
+        connection = await RawClient.to(listening)
         await connection.send(b"GET /e HTTP/1.1\r\nHost: h\r\n\r\n")
         head = await connection.reader.readuntil(b"\r\n\r\n")
         assert b"Content-Type: text/event-stream" in head
