@@ -141,14 +141,7 @@ class Groups:
         """Take the next event; returns the partitions of which the consumer's position is news now."""
         self._clock += 1
         match event:
-            case Assigned():
-                return self._assigned(event)
-            case Joined():
-                self._joined(event)
-            case Revoked():
-                return self._gave_up(event, in_good_order=True)
-            case Disowned():
-                return self._gave_up(event, in_good_order=False)
+            # What there is most of comes first.
             case CommitSent():
                 self._commit_sent(event)
             case CommitAccepted():
@@ -162,6 +155,14 @@ class Groups:
                 group.questions[event.number] = {partition: group.possible(partition) for partition in asked}
             case CommittedRead():
                 self._committed_read(event)
+            case Assigned():
+                return self._assigned(event)
+            case Joined():
+                self._joined(event)
+            case Revoked():
+                return self._gave_up(event, in_good_order=True)
+            case Disowned():
+                return self._gave_up(event, in_good_order=False)
             case Finished():
                 partition = TopicPartition(event.topic, event.partition)
                 covered = self._group(event.group).coverage.setdefault(partition, _Coverage())
