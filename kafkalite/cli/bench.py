@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -196,17 +196,22 @@ def _text(row: Row, runs: Sequence[Run]) -> str:
     clients = Spread.of([run.client_cpu_s_per_million for run in runs])
     if runs[0].latency_ms is not None:
         found = [run.latency_ms for run in runs if run.latency_ms is not None]
-        parts = ", ".join(
-            f"{name} {Spread.of([each[key] for each in found]).median:.2f}"
-            for name, key in (("mean", "mean"), ("p50", "p50"), ("p99", "p99"), ("p99.9", "p999"))
-        )
-        return f"{row.title}: {parts} ms"
+        return f"{row.title}: {_latency_text(found)}"
     rate = Spread.of([run.records_per_s for run in runs])
     width = f" ({rate.low:,.0f} to {rate.high:,.0f})" if len(runs) > 1 else ""
     return (
         f"{row.title}: {rate.median:,.0f} records/s{width}, CPU s/M records: brokers {brokers.median:.2f}, "
         f"clients {clients.median:.2f}; a broker's memory {memory:.0f} MB"
     )
+
+
+def _latency_text(runs: Sequence[Mapping[str, float]]) -> str:
+    """The medians of several rounds."""
+    parts = [
+        f"{name} {Spread.of([run[key] for run in runs]).median:.2f}"
+        for name, key in (("mean", "mean"), ("p50", "p50"), ("p99", "p99"), ("p99.9", "p999"))
+    ]
+    return f"{', '.join(parts)} ms"
 
 
 def _others(kafka: Kafka, row: Row, records: int) -> list[KafkaRun]:
@@ -226,8 +231,7 @@ def _beside(runs: Sequence[KafkaRun]) -> str:
         latencies = [run.latency_ms for run in same if run.latency_ms is not None]
         who = "Apache Kafka" if client == "java" else f"with {client}"
         if latencies:
-            found = Spread.of([each["mean"] for each in latencies])
-            parts.append(f"; {who}: mean {found.median:.2f} ms, one after the other")
+            parts.append(f"; {who}: {_latency_text(latencies)}")
         else:
             found = Spread.of([run.records_per_s for run in same])
             parts.append(f"; {who}: {found.median:,.0f} records/s")

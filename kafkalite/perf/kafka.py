@@ -51,7 +51,7 @@ class Kafka:
 
     def run_row(self, row: Row, records: int) -> KafkaRun | None:
         """One round of ``row``; None where Kafka's tools have nothing like it."""
-        if not all(role.counts for role in row.roles):
+        if row.is_flooded or any(role.rate for role in row.roles):
             return None
         records = max(1000, int(records * row.share))
         with self._topic(row, records) as topic:

@@ -18,6 +18,8 @@ class Role(msgspec.Struct, frozen=True, kw_only=True):
     """`send_many` and `getcolumns`, instead of a call or an object for each record."""
     counts: bool = True
     """Whether the row's figure is this client's, too; a flood is only there to disturb."""
+    rate: float | None = None
+    """Records a second; else as many as go, and where latency is measured, one after the other."""
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,6 +55,7 @@ SEND_MANY: Final = Role(do="produce", bulk=True)
 OBJECTS: Final = Role(do="consume")
 COLUMNS: Final = Role(do="consume", bulk=True)
 LATENCY: Final = Role(do="latency")
+LATENCY_AT_A_RATE: Final = Role(do="latency", rate=1000)
 FLOOD: Final = Role(do="produce", bulk=True, counts=False)
 
 TABLE: Final[Sequence[Row]] = (
@@ -135,7 +138,7 @@ TABLE: Final[Sequence[Row]] = (
     ),
     Row(
         name="latency",
-        title="end-to-end latency, 3x, acks=all, 1000 records/s",
+        title="end-to-end latency, 3x, acks=all, one record after the other",
         roles=(LATENCY,),
         acks="all",
         linger_ms=0,
@@ -143,8 +146,16 @@ TABLE: Final[Sequence[Row]] = (
         linkedin=2,
     ),
     Row(
+        name="latency-1000",
+        title="the same at 1000 records/s",
+        roles=(LATENCY_AT_A_RATE,),
+        acks="all",
+        linger_ms=0,
+        aim=0.5,
+    ),
+    Row(
         name="latency-flooded",
-        title="the same while another producer floods",
+        title="one after the other while another producer floods",
         roles=(LATENCY, FLOOD),
         acks="all",
         linger_ms=0,

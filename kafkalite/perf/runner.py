@@ -26,8 +26,6 @@ from kafkalite.perf.worker import Work
 TOPIC: Final = "bench"
 FLOOD_TOPIC: Final = "flood"
 """Where a producer writes that is only there to disturb: not among the records that are looked for."""
-LATENCY_RATE: Final = 1000.0
-"""Records a second while latency is measured."""
 
 
 class RunFailed(Exception):
@@ -129,14 +127,14 @@ def _fill(work: Work) -> list[dict[str, Any]]:
 
 def _share_of(work: Work, role: Role) -> Work:
     """Several producers share the records; each consumer reads them all."""
-    records, rate, topic = work.records, None, TOPIC
+    records, topic = work.records, TOPIC
     if role.do == "latency":
-        records, rate = max(1000, work.records // 100), LATENCY_RATE
+        records = max(1000, work.records // 100)
     elif not role.counts:
         records, topic = 10**9, FLOOD_TOPIC  # Until it is ended.
     elif role.do == "produce":
         records //= sum(other.do == "produce" for other in work.row.roles)
-    return msgspec.structs.replace(work, topic=topic, role=role, records=records, rate=rate)
+    return msgspec.structs.replace(work, topic=topic, role=role, records=records)
 
 
 def start_worker(work: Work) -> Worker:
@@ -204,13 +202,14 @@ def _sum_up(
     row: Row, answers: Sequence[dict[str, Any]], brokers_cpu_s: float, peak: float, before: float
 ) -> Run:
     roles = [role for role in row.roles if role.counts]
-    rates, records, seconds = [], 0, 0.0
+    rates: list[float] = []
+    records, seconds = 0, 0.0
     for do in dict.fromkeys(role.do for role in roles):
         same = [a for a, role in zip(answers, roles, strict=True) if role.do == do]
         count = sum(a["records"] for a in same)
         records += count
         if do == "latency":
-            rates.append(LATENCY_RATE)
+            rates += [r.rate or 1000 / a["latency_ms"]["mean"] for a, r in zip(same, roles, strict=False)]
             continue
         took = max(a["ended"] for a in same) - min(a["began"] for a in same)
         seconds = max(seconds, took)

@@ -30,7 +30,6 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     row: Row
     role: Role
     records: int
-    rate: float | None = None
     client: str = "kafkalite"
     """Or one of :data:`kafkalite.perf.python_clients.MODULES`, against Apache Kafka."""
 
@@ -57,7 +56,7 @@ async def work(task: Work) -> msgspec.Struct:
             await producer.partitions_for(task.topic)
             await _go()
             return await producing.produce(
-                producer, task.topic, payloads, task.records, rate=task.rate, bulk=role.bulk
+                producer, task.topic, payloads, task.records, rate=role.rate, bulk=role.bulk
             )
         if role.do == "consume":
             consumer = await stack.enter_async_context(Consumer(task.topic, **reads))
@@ -70,7 +69,7 @@ async def work(task: Work) -> msgspec.Struct:
         consumer = await stack.enter_async_context(Consumer(**reads))
         await _go()
         return await end_to_end.measure(
-            producer, consumer, task.topic, task.records, size=row.record_size, rate=task.rate, warm_up=1000
+            producer, consumer, task.topic, task.records, size=row.record_size, rate=role.rate, warm_up=1000
         )
 
 
