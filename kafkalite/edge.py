@@ -112,8 +112,12 @@ class Transport(Protocol):
         """
         ...
 
+    async def disconnect(self) -> None:
+        """Drop all connections; requests in flight fail, later ones open new connections."""
+        ...
+
     async def close(self) -> None:
-        """Drop all connections; requests in flight fail."""
+        """Drop all connections; requests in flight fail, and so does every later one."""
         ...
 
 

@@ -199,13 +199,11 @@ class AdminClient(GroupAdmin):
         self._background = Background("admin", self._failed)
 
     async def start(self) -> None:
-        """Find the cluster. Raises ClusterUnreachableError when no bootstrap address answers."""
-        await self._background.start()
-        try:
-            await self._cluster.bootstrap_once()
-        except BaseException:
-            await self.stop()
-            raise
+        """Find the cluster.
+
+        Raises ClusterUnreachableError when no bootstrap address answers; it may then be tried again.
+        """
+        await self._cluster.begin(self._background)
         self._background.spawn(self._cluster.keep_fresh(), "metadata")
 
     async def stop(self) -> None:

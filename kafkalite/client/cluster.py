@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, NoReturn, TypeVar
 
+from kafkalite.client.background import Background
 from kafkalite.client.errors import Attempt, ClientTimeoutError, ClusterUnreachableError
 from kafkalite.client.metadata import Metadata, Node
 from kafkalite.common import Address
@@ -140,6 +141,20 @@ class Cluster:
             listener()
 
     # --- Metadata ------------------------------------------------------------------------------
+
+    async def begin(self, background: Background) -> None:
+        """Start a client: its background tasks' home, and what it knows of the cluster.
+
+        Raises ClusterUnreachableError when no known address answers; then nothing is left open, and it may
+        be tried again.
+        """
+        await background.start()
+        try:
+            await self.bootstrap_once()
+        except BaseException:
+            await background.stop()
+            await self._transport.disconnect()
+            raise
 
     async def bootstrap_once(self) -> None:
         """Learn of the cluster; each known address is tried once.
@@ -317,7 +332,7 @@ class Cluster:
         return ClusterUnreachableError(message, attempts, [str(n) for n in self.metadata.nodes.values()])
 
     async def close(self) -> None:
-        """Give up the connections; who waits for metadata is cancelled."""
+        """Give up the connections for good; who waits for metadata is cancelled."""
         for _, future in self._waiting:
             future.cancel()
         await self._transport.close()

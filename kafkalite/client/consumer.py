@@ -242,14 +242,11 @@ class Consumer:
     # --- Life ----------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Find the cluster. Raises ClusterUnreachableError when no bootstrap address answers."""
-        await self._background.start()
-        try:
-            await self._cluster.bootstrap_once()
-        except BaseException:
-            await self._background.stop()
-            await self._cluster.close()
-            raise
+        """Find the cluster.
+
+        Raises ClusterUnreachableError when no bootstrap address answers; it may then be tried again.
+        """
+        await self._cluster.begin(self._background)
         self._is_open = True
         self._handing_out.last_read = self._clock.monotonic()
         self._background.spawn(self._cluster.keep_fresh(), "metadata")

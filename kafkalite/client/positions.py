@@ -216,7 +216,8 @@ class Positions:
         epochs: dict[TopicPartition, tuple[PartitionState, int]] = {}
         for state in group:
             info = self._cluster.metadata.partition(state.tp)
-            assert info is not None
+            if info is None:
+                continue  # Others were asked meanwhile, and the topic is gone, for now or for good.
             epochs[state.tp] = (state, info.leader_epoch)
             topics.setdefault(state.tp.topic, []).append(
                 OffsetForLeaderEpochPartition(

@@ -152,14 +152,11 @@ class Producer:
     # --- Life ----------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Find the cluster. Raises ClusterUnreachableError when no bootstrap address answers."""
-        await self._background.start()
-        try:
-            await self._cluster.bootstrap_once()
-        except BaseException:
-            await self._background.stop()
-            await self._cluster.close()
-            raise
+        """Find the cluster.
+
+        Raises ClusterUnreachableError when no bootstrap address answers; it may then be tried again.
+        """
+        await self._cluster.begin(self._background)
         self._is_open = True
         self._background.spawn(self._cluster.keep_fresh(), "metadata")
         self._background.spawn(self._sender.run(), "sender")

@@ -390,12 +390,15 @@ class _Run:
         rate = settings.rate / len(plans)
         async with asyncio.TaskGroup() as tasks:
             ticker = None if live is None else tasks.create_task(self._show(workload.recorder, live))
+            readers = []
             for number in range(settings.consumers):
-                tasks.create_task(workload.follow(f"torture-consumer-{number + 1}", reading))
+                name = f"torture-consumer-{number + 1}"
+                readers.append(tasks.create_task(workload.follow(name, reading), name=name))
             for number in range(settings.members if self._internal else 0):
                 name = f"torture-member-{number + 1}"
                 chance = random.Random(f"{settings.seed} {name}")
-                tasks.create_task(workload.be_members(name, reading, chance, static=number == 0))
+                life = workload.be_members(name, reading, chance, static=number == 0)
+                readers.append(tasks.create_task(life, name=name))
             writers = [tasks.create_task(workload.write(one, rate=rate, stop=writing)) for one in plans]
             await self._torment()
             writing.set()
@@ -405,6 +408,10 @@ class _Run:
             reading.set()
             if ticker is not None:
                 ticker.cancel()
+            _, late = await asyncio.wait(readers, timeout=SETTLE_TIMEOUT_S)
+            if late:
+                names = ", ".join(sorted(task.get_name() for task in late))
+                raise TimeoutError(f"{names}: no end within {SETTLE_TIMEOUT_S:g} s")
 
     async def _torment(self) -> None:
         """Carry out the schedule until the time is over; nothing is broken any more afterwards."""

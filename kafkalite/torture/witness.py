@@ -91,8 +91,12 @@ class Witness:
             heard(b"".join(bytes(piece) for piece in reply.body))
         return reply
 
-    async def close(self) -> None:
+    async def disconnect(self) -> None:
         """Drop all connections."""
+        await self._transport.disconnect()
+
+    async def close(self) -> None:
+        """Drop all connections, for good."""
         await self._transport.close()
 
     def _listen(self, target: str, body: Sequence[Buffer]) -> Callable[[bytes], None] | None:

@@ -142,17 +142,24 @@ class HttpTransport:
             raise ConnectionFailed(address, _say(error), sent=False) from error
         return connection
 
+    async def disconnect(self) -> None:
+        """Drop all connections; requests in flight fail, later ones open new connections."""
+        await self._drop("disconnected")
+
     async def close(self) -> None:
         """Drop all connections; requests in flight fail, and so does every later one."""
         self._is_closed = True
         now = asyncio.get_running_loop().time()
         for limit in self._waiting:
             limit.reschedule(now)
-        for line in self._lanes.values():
-            if line.connection is not None:
-                line.connection.fail("the transport is closed")
-                await line.connection.lost
+        await self._drop("the transport is closed")
         self._lanes.clear()
+
+    async def _drop(self, reason: str) -> None:
+        for line in list(self._lanes.values()):
+            if line.connection is not None:
+                line.connection.fail(reason)
+                await line.connection.lost
 
 
 def _closed(address: Address) -> ConnectionFailed:

@@ -341,6 +341,7 @@ class NodeTransport:
         self._network = network
         self._process = process
         self._lanes: dict[tuple[Address, str], _Connection] = {}
+        self._is_closed = False
 
     async def ask(
         self,
@@ -355,6 +356,8 @@ class NodeTransport:
     ) -> HttpReply:
         if not self._process.is_alive:  # A crash in the middle of this very step.
             await asyncio.get_running_loop().create_future()
+        if self._is_closed:
+            raise ConnectionFailed(address, "the transport is closed", sent=False)
         connection = self._lanes.get((address, lane))
         if connection is None or connection.broken:
             connection = self._lanes[address, lane] = self._network.connect(self._process, address)
@@ -378,7 +381,11 @@ class NodeTransport:
         finally:
             timer.cancel()
 
-    async def close(self) -> None:
+    async def disconnect(self) -> None:
         for connection in self._lanes.values():
             connection.close("closed")
         self._lanes.clear()
+
+    async def close(self) -> None:
+        self._is_closed = True
+        await self.disconnect()

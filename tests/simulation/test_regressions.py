@@ -21,6 +21,8 @@ from .world import HEALED, Profile, run_world
 SEEDS: list[tuple[str, int, float]] = [
     # A zombie leader sent a consumer back to offset 0; see tests/unit/replication/test_manager.py.
     ("processes", 4, 5),
+    # A topic that brokers did not know for a moment while positions were checked ended its readers.
+    ("processes", 3093, 10),
 ]
 """(profile, seed, minutes)."""
 

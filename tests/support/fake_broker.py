@@ -314,10 +314,13 @@ class FakeCluster:
             self.in_flight[key] -= 1
             work.cancel()
 
-    async def close(self) -> None:
-        self.is_closed = True
+    async def disconnect(self) -> None:
         for connection in list(self._connections.values()):
             self._break(connection, "closed")
+
+    async def close(self) -> None:
+        self.is_closed = True
+        await self.disconnect()
         for task in self._late:
             task.cancel()
         await asyncio.gather(*self._late, return_exceptions=True)

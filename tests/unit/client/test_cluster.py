@@ -7,6 +7,7 @@ import random
 
 import pytest
 
+from kafkalite.client import AdminClient, Consumer, Producer
 from kafkalite.client.cluster import Cluster, backoff_ms, parse_bootstrap
 from kafkalite.client.errors import Attempt, ClusterUnreachableError, hint
 from kafkalite.common import Address
@@ -136,3 +137,25 @@ def test_refreshes_come_at_once_then_spaced_and_by_age() -> None:
 )
 def test_hints(error: str, advertised: list[str], word: str) -> None:
     assert word in hint([Attempt(Address("h", 1), error, 0)], advertised)
+
+
+@pytest.mark.parametrize("make", [Producer, Consumer, AdminClient])
+def test_a_start_that_found_nobody_can_be_tried_again(
+    make: type[Producer] | type[Consumer] | type[AdminClient],
+) -> None:
+    """As those do who start together with the cluster. 30 minutes of torture found that it could not."""
+
+    async def main() -> None:
+        fake = FakeCluster()
+        fake.down = {1, 2, 3}
+        clock = VirtualClock(asyncio.get_running_loop())
+        client = make(bootstrap_servers="fake:9001,fake:9002", transport=fake, clock=clock)
+        for _ in range(2):
+            with pytest.raises(ClusterUnreachableError):
+                await client.start()
+        fake.down = set()
+        await client.start()
+        await client.stop()
+        assert fake.is_closed
+
+    run_virtual(main())

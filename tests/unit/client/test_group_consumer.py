@@ -73,6 +73,9 @@ class Shared:
     async def ask(self, *arguments: Any, lane: str, **options: Any) -> Any:
         return await self._cluster.ask(*arguments, lane=f"{lane} of {id(self)}", **options)
 
+    async def disconnect(self) -> None:
+        pass
+
     async def close(self) -> None:
         pass
 

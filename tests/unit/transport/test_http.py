@@ -479,6 +479,23 @@ async def full_backlog() -> AsyncIterator[Address]:
         yield address
 
 
+async def test_after_a_disconnect_a_new_connection_is_opened(transport: HttpTransport) -> None:
+    answered = 0
+
+    async def script(peer: Peer) -> None:
+        nonlocal answered
+        await peer.request()
+        await peer.answer()
+        answered += 1
+        await peer.hung_up()
+
+    async with Server(script).run() as address:
+        for count in (1, 2):
+            await asking(transport, address)()
+            await transport.disconnect()
+            assert answered == count
+
+
 async def test_close_fails_everything(transport: HttpTransport) -> None:
     asked = asyncio.Event()
 

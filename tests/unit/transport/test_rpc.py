@@ -48,6 +48,9 @@ class Scripted:
             raise self._reply
         return self._reply
 
+    async def disconnect(self) -> None:
+        pass
+
     async def close(self) -> None:
         pass
 
