@@ -241,19 +241,20 @@ class Groups:
                     and other.name in generation.consumers
                     and other.held[partition] < number
                 ):
-                    self._early(group, partition, number, taker=consumer, holder=other)
+                    self._early(group, partition, number, taker=consumer.name, holder=other)
         for partition, since in consumer.held.items():
             owner = generation.owners.get(partition, consumer.owner)
             if owner != consumer.owner and since < number:
-                taker = next(one for one in generation.consumers.values() if one.owner == owner)
-                self._early(group, partition, number, taker=taker, holder=consumer)
+                # By now it may have joined anew, as another owner.
+                takers = (one.name for one in generation.consumers.values() if one.owner == owner)
+                self._early(group, partition, number, taker=next(takers, owner), holder=consumer)
 
     def _early(
-        self, group: _Group, partition: TopicPartition, number: int, *, taker: _Consumer, holder: _Consumer
+        self, group: _Group, partition: TopicPartition, number: int, *, taker: str, holder: _Consumer
     ) -> None:
         self._note(
             Anomaly.EARLY_HANDOVER,
-            f"{partition}: given to {taker.name} in generation {number} of {group.name}, of which "
+            f"{partition}: given to {taker} in generation {number} of {group.name}, of which "
             f"{holder.name} is too, which still has it from generation {holder.held[partition]}",
         )
 

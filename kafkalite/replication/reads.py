@@ -329,9 +329,10 @@ class Reads:
     def _check_end_is_known(self, replica: Replica) -> None:
         """Raise NotLeaderOrFollowerError where others may lead and have written on.
 
-        A consumer that was told OFFSET_OUT_OF_RANGE gives up its position. So the end of the log is
-        only held against it by a leader that knows it to be the partition's: not by one that was
-        stopped for a while, or is cut off, and cannot have heard of its successor.
+        A consumer that was told OFFSET_OUT_OF_RANGE, or that its epoch is not known, gives up its
+        position. So the end of the log is only held against it by a leader that knows it to be the
+        partition's: not by one that was stopped for a while, or is cut off, and cannot have heard of
+        its successor.
         """
         if replica.partition.is_deposed or not self._hosting.may_acknowledge_alone(replica):
             raise NotLeaderOrFollowerError(
@@ -434,20 +435,25 @@ class Reads:
             topics=[
                 OffsetForLeaderEpochResponseTopic(
                     topic=topic.topic,
-                    partitions=[self._epoch_end(topic.topic, part) for part in topic.partitions],
+                    partitions=[
+                        self._epoch_end(topic.topic, part, is_consumer=request.replica_id < 0)
+                        for part in topic.partitions
+                    ],
                 )
                 for topic in request.topics
             ]
         )
 
     def _epoch_end(
-        self, topic: str, part: OffsetForLeaderEpochPartition
+        self, topic: str, part: OffsetForLeaderEpochPartition, *, is_consumer: bool
     ) -> OffsetForLeaderEpochResponsePartition:
         try:
             replica = self._hosting.require(topic, part.partition)
             replica.partition.check_leader(part.current_leader_epoch)
             assert replica.log is not None
             epoch, end_offset = replica.log.end_offset_for_epoch(LeaderEpoch(part.leader_epoch))
+            if is_consumer and part.leader_epoch > replica.partition.leader_epoch:
+                self._check_end_is_known(replica)
         except BrokerError as error:
             return OffsetForLeaderEpochResponsePartition(error_code=error.code, partition=part.partition)
         return OffsetForLeaderEpochResponsePartition(

@@ -265,6 +265,17 @@ def test_a_good_handover_has_no_anomaly() -> None:
     assert (verdict.generations, verdict.commits) == (3, 2)
 
 
+def test_an_early_handover_is_found_though_the_taker_has_joined_anew() -> None:
+    """Seed 3017 of "groups wild": the owner of that generation was nobody's name any more."""
+    early = [
+        *assigned("a", 1, 0, 1),
+        *assigned("b", 2, 1),
+        Joined("b", "g", "b anew", 2),
+        *assigned("a", 2, 0),
+    ]
+    assert check(early).violations == {Anomaly.EARLY_HANDOVER: 1}
+
+
 def test_an_early_handover_is_found_whoever_hears_of_it_first() -> None:
     early = [*assigned("a", 1, 0, 1), *assigned("a", 2, 0), *assigned("b", 2, 1), revoked("a", 1)]
     assert check(early).violations == {Anomaly.EARLY_HANDOVER: 1}

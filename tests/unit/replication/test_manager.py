@@ -397,7 +397,10 @@ def test_a_leader_that_may_have_a_successor_sends_no_consumer_back_to_the_beginn
         assert (await node.fetch(2)).error_code == ErrorCode.NOT_LEADER_OR_FOLLOWER
         assert (await node.fetch(-1)).error_code == ErrorCode.OFFSET_OUT_OF_RANGE
         assert (await node.fetch(0)).error_code == ErrorCode.NONE
+        assert (await epoch_end(node, 7)).error_code == ErrorCode.NOT_LEADER_OR_FOLLOWER
+        assert (await epoch_end(node, 0)).end_offset == 1
         node.has_lease = True
+        assert (await epoch_end(node, 7)).end_offset == -1
         node.lose_session()
         assert (await node.fetch(2)).error_code == ErrorCode.NOT_LEADER_OR_FOLLOWER
         node.open_session()  # With a lease, but not confirmed.
