@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 # How long an example takes says something about the machine, and nothing about the code.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
 
-_TESTS = Path(__file__).parent
-_OF_PROCESSES = {"cluster", "compose", "faults"}
 
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+class ClustersInTurn(LoadScopeScheduling):  # type: ignore[misc]
     """Where tests run side by side, those that start clusters do so one after the other."""
-    for item in items:
-        if item.path.relative_to(_TESTS).parts[0] in _OF_PROCESSES:
-            item.add_marker(pytest.mark.xdist_group("processes"))
+
+    def _split_scope(self, nodeid: str) -> str:
+        """Which tests stay together, on one worker: a file's, and all of those."""
+        if nodeid.startswith(("tests/cluster/", "tests/compose/", "tests/faults/")):
+            return "clusters"
+        return nodeid.partition("::")[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ClustersInTurn:
+    return ClustersInTurn(config, log)
