@@ -102,19 +102,21 @@ async def test_zombie_leader_acknowledges_nothing_that_is_lost(cluster: FaultClu
     """acks=1, the weakest promise: a leader paused past its session has nothing to say afterwards."""
     topic = await cluster.create_topic(partitions=1)
     victim = await cluster.leader(topic)
-    async with Workload(cluster.bootstrap_servers, topic, 1).running() as safe:
-        async with Workload(cluster.bootstrap_servers, topic, 1, acks=1).running() as hasty:
-            await safe.acknowledges(100)
-            await hasty.acknowledges(100)
-            await cluster.pause(f"broker-{victim}")
-            await asyncio.sleep(LONGER_THAN_A_SESSION_S)
-            # Only now: answers that it sent before it was paused may still have been on their way, and
-            # an acks=1 record that no follower has goes with its leader.
-            before = dict(hasty.acknowledged)
-            # Asked while it is paused: right afterwards it may still tell whoever asks that it leads.
-            assert await cluster.leader(topic) != victim
-            await cluster.resume(f"broker-{victim}")
-            await hasty.acknowledges(100)
+    async with (
+        Workload(cluster.bootstrap_servers, topic, 1).running() as safe,
+        Workload(cluster.bootstrap_servers, topic, 1, acks=1).running() as hasty,
+    ):
+        await safe.acknowledges(100)
+        await hasty.acknowledges(100)
+        await cluster.pause(f"broker-{victim}")
+        await asyncio.sleep(LONGER_THAN_A_SESSION_S)
+        # Only now: answers that it sent before it was paused may still have been on their way, and
+        # an acks=1 record that no follower has goes with its leader.
+        before = dict(hasty.acknowledged)
+        # Asked while it is paused: right afterwards it may still tell whoever asks that it leads.
+        assert await cluster.leader(topic) != victim
+        await cluster.resume(f"broker-{victim}")
+        await hasty.acknowledges(100)
     await cluster.is_whole(topic)
     after = {place: value for place, value in hasty.acknowledged.items() if before.get(place) != value}
     from .workload import read_all
