@@ -155,8 +155,8 @@ TABLE: Final[Sequence[Row]] = (
     ),
     Row(
         name="latency-flooded",
-        title="one after the other while another producer floods",
-        roles=(LATENCY, FLOOD),
+        title="at 1000 records/s while another producer floods",
+        roles=(LATENCY_AT_A_RATE, FLOOD),
         acks="all",
         linger_ms=0,
         aim=1.5,
