@@ -209,7 +209,11 @@ def _sum_up(
         count = sum(a["records"] for a in same)
         records += count
         if do == "latency":
-            rates += [r.rate or 1000 / a["latency_ms"]["mean"] for a, r in zip(same, roles, strict=False)]
+            rates += [
+                role.rate or 1000 / a["latency_ms"]["mean"]
+                for a, role in zip(answers, roles, strict=True)
+                if role.do == do
+            ]
             continue
         took = max(a["ended"] for a in same) - min(a["began"] for a in same)
         seconds = max(seconds, took)
