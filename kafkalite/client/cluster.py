@@ -151,7 +151,7 @@ class Cluster:
         await background.start()
         try:
             await self.bootstrap_once()
-        except BaseException:
+        except BaseException:  # A start that is cancelled leaves nothing open either.
             await background.stop()
             await self._transport.disconnect()
             raise
