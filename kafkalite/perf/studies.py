@@ -21,7 +21,7 @@ from kafkalite.cluster.launcher import Cluster
 from kafkalite.common import Address
 from kafkalite.perf.load import Pooled
 from kafkalite.perf.machine import cpu_s, peak_rss_mb
-from kafkalite.perf.rows import COLUMNS, SEND_MANY, Row
+from kafkalite.perf.rows import COLUMNS, SEND_MANY, Role, Row
 from kafkalite.perf.runner import TOPIC, RunFailed, finish_workers, fresh_cluster, start_worker
 from kafkalite.perf.worker import Work
 from kafkalite.protocol.fetch import FetchPartition, FetchRequest, FetchTopic
@@ -35,6 +35,8 @@ _APPENDED: Final = 600
 """Records of one measured append."""
 _FETCHED_BYTES: Final = 64 * 1024
 """The most that one measured fetch is given."""
+_SESSION_TIMEOUT_MS: Final = 6_000
+"""Of the brokers in a fail-over: how long ZooKeeper waits before it takes one that is silent for dead."""
 
 
 class Figure(msgspec.Struct, frozen=True):
@@ -151,9 +153,8 @@ def catch_up(size: Size, say: Say) -> list[Figure]:
         asyncio.run(_create(bootstrap, NewTopic(TOPIC, row.partitions, row.replicas)))
         full = Work(bootstrap=bootstrap, topic=TOPIC, row=row, role=SEND_MANY, records=size.records)
         finish_workers([start_worker(full)])
-        writing = msgspec.structs.replace(
-            full, records=size.writes_per_s * size.seconds, rate=float(size.writes_per_s)
-        )
+        steadily = Role(do="produce", bulk=True, rate=float(size.writes_per_s))
+        writing = msgspec.structs.replace(full, role=steadily, records=size.writes_per_s * size.seconds)
         (alone,) = finish_workers([start_worker(writing)])
         reading = msgspec.structs.replace(full, role=COLUMNS)
         beside, read = finish_workers([start_worker(writing), start_worker(reading)])
@@ -218,7 +219,8 @@ def cold_start(size: Size, say: Say) -> list[Figure]:
 
 def fail_over(size: Size, say: Say) -> list[Figure]:
     """From the death of a broker until every partition that it led is led by another one."""
-    with fresh_cluster(3, say) as cluster:
+    overrides = {"zookeeper.session.timeout.ms": str(_SESSION_TIMEOUT_MS)}
+    with fresh_cluster(3, say, overrides) as cluster:
         return asyncio.run(_fail_over(cluster, size.partitions))
 
 
@@ -244,6 +246,7 @@ async def _fail_over(cluster: Cluster, partitions: int) -> list[Figure]:
                     break
                 await asyncio.sleep(0.02)
     return [
+        Figure("the session timeout, which is in both of these", _SESSION_TIMEOUT_MS / 1000, "s"),
         Figure(f"from kill -9 to the next acknowledgement, {partitions:,} partitions", acknowledged_s, "s"),
         Figure(f"until all {len(led):,} of its partitions have a leader", time.perf_counter() - began, "s"),
     ]

@@ -13,9 +13,9 @@ SMALL = Size(records=20_000, partitions=12, log_bytes=30_000_000, writes_per_s=2
     ("name", "expected"),
     [
         ("growth", 8),
-        pytest.param("catch-up", 5, marks=pytest.mark.soak),
+        ("catch-up", 5),
         pytest.param("cold-start", 6, marks=pytest.mark.soak),
-        pytest.param("fail-over", 2, marks=pytest.mark.soak),
+        pytest.param("fail-over", 3, marks=pytest.mark.soak),
     ],
 )
 def test_a_study_runs_to_its_end(name: str, expected: int) -> None:
