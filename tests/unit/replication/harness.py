@@ -145,7 +145,8 @@ class Fate:
     """The write takes effect, its answer is lost."""
     lose_isr_request: bool = False
     isr_takes_effect_after_s: float = 0.0
-    """The answer is lost now; the write takes effect later, if its session lives then."""
+    """The answer is lost now; the write takes effect later, if its session lives then. Reads of that
+    session come after it: ZooKeeper keeps a session's requests in order, whatever server it moves to."""
     hold_isr: asyncio.Event | None = None
     """The write waits for this event."""
 
@@ -158,6 +159,8 @@ class Store:
         self._node = node
         self.writes: list[IsrChange] = []
         self.notified: list[list[TopicPartition]] = []
+        self._under_way: set[asyncio.Event] = set()
+        """Writes whose answer was lost and that have not taken effect."""
 
     async def write(self, change: IsrChange) -> IsrOutcome:
         self.writes.append(change)
@@ -172,9 +175,14 @@ class Store:
             return Unknown("connection lost")
         if fate.isr_takes_effect_after_s:
 
+            took_effect = asyncio.Event()
+            self._under_way.add(took_effect)
+
             def late() -> None:
                 if session is self._node.session:
                     zk.write_isr(change, version)
+                self._under_way.discard(took_effect)
+                took_effect.set()
 
             asyncio.get_running_loop().call_later(fate.isr_takes_effect_after_s, late)
             return Unknown("connection lost")
@@ -183,7 +191,10 @@ class Store:
 
     async def read(self, partition: TopicPartition) -> LeaderAndIsr | None:
         session = self._node.session
+        earlier = list(self._under_way)
         await asyncio.sleep(self._cluster.delay())
+        for write in earlier:
+            await write.wait()
         if session is None or session is not self._node.session or self._node.is_cut_off:
             raise IsrStoreUnavailable
         held = self._cluster.zk.states.get(partition)
