@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from kafkalite.common import BrokerId
 from kafkalite.protocol.errors import InvalidPartitionsError, InvalidReplicationFactorError
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(msgspec.Struct, frozen=True):
     """A broker that can take replicas."""
 
     broker: BrokerId

@@ -17,8 +17,9 @@ import asyncio
 import contextvars
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final, Protocol
+
+import msgspec
 
 from kafkalite.common import BrokerId, BrokerInfo
 from kafkalite.edge import ConnectionFailed
@@ -48,8 +49,7 @@ OnAnswer = Callable[[BrokerInfo, Message, Message, EventId | None], None]
 """Called with the broker, the request, its answer and the request's cause. It must not await."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Item:
+class _Item(msgspec.Struct, frozen=True):
     request: Message
     cause: EventId | None
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 
-@dataclass(frozen=True, slots=True)
-class ControllerConfig:
+class ControllerConfig(msgspec.Struct, frozen=True):
     """Attributes are Kafka's names in snake_case, defaults Kafka's unless their line says otherwise."""
 
     num_partitions: int = 1

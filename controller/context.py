@@ -14,7 +14,8 @@ decide who may lead:
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+
+import msgspec
 
 from controller.partition_state import PartitionState
 from controller.replica_state import PartitionReplica, ReplicaState
@@ -31,8 +32,7 @@ from kafkalite.common import (
 from kafkalite.journal import EventId
 
 
-@dataclass(frozen=True, slots=True)
-class ReplicaAssignment:
+class ReplicaAssignment(msgspec.Struct, frozen=True):
     """Where a partition's replicas are. The first is the preferred leader."""
 
     replicas: tuple[BrokerId, ...]
@@ -55,8 +55,7 @@ class ReplicaAssignment:
         return tuple(broker for broker in self.replicas if broker not in self.adding)
 
 
-@dataclass(frozen=True, slots=True)
-class Leadership:
+class Leadership(msgspec.Struct, frozen=True):
     """A partition's state znode as last read or written."""
 
     state: LeaderAndIsr
@@ -64,8 +63,7 @@ class Leadership:
     """The transaction of its last write: what registrations are compared with."""
 
 
-@dataclass(frozen=True, slots=True)
-class Registrations:
+class Registrations(msgspec.Struct, frozen=True):
     """The registered brokers at one version of `/brokers/ids`."""
 
     version: int
@@ -77,31 +75,30 @@ class Registrations:
         return self.czxid.get(broker, -1) > mzxid
 
 
-@dataclass(slots=True)
-class ControllerContext:
+class ControllerContext(msgspec.Struct):
     """One reign's knowledge."""
 
     epoch: ControllerEpoch
-    registrations: Registrations = field(default_factory=lambda: Registrations(-1, {}))
+    registrations: Registrations = msgspec.field(default_factory=lambda: Registrations(-1, {}))
     """Who is registered, which may run ahead of ``brokers``: that one changes by events."""
-    brokers: dict[BrokerId, BrokerInfo] = field(default_factory=dict)
+    brokers: dict[BrokerId, BrokerInfo] = msgspec.field(default_factory=dict)
     """Brokers that live or are shutting down."""
-    gone: dict[BrokerId, EventId] = field(default_factory=dict)
+    gone: dict[BrokerId, EventId] = msgspec.field(default_factory=dict)
     """For each broker that is known to be gone the event that told so: the cause of what follows."""
-    shutting_down: set[BrokerId] = field(default_factory=set)
-    topic_ids: dict[str, Uuid] = field(default_factory=dict)
+    shutting_down: set[BrokerId] = msgspec.field(default_factory=set)
+    topic_ids: dict[str, Uuid] = msgspec.field(default_factory=dict)
     """Every known topic."""
-    assignments: dict[str, dict[int, ReplicaAssignment]] = field(default_factory=dict)
-    leadership: dict[TopicPartition, Leadership] = field(default_factory=dict)
+    assignments: dict[str, dict[int, ReplicaAssignment]] = msgspec.field(default_factory=dict)
+    leadership: dict[TopicPartition, Leadership] = msgspec.field(default_factory=dict)
     """Absent for a partition without a state znode."""
-    partition_states: dict[TopicPartition, PartitionState] = field(default_factory=dict)
-    replica_states: dict[PartitionReplica, ReplicaState] = field(default_factory=dict)
-    offline_dir_replicas: dict[BrokerId, set[TopicPartition]] = field(default_factory=dict)
+    partition_states: dict[TopicPartition, PartitionState] = msgspec.field(default_factory=dict)
+    replica_states: dict[PartitionReplica, ReplicaState] = msgspec.field(default_factory=dict)
+    offline_dir_replicas: dict[BrokerId, set[TopicPartition]] = msgspec.field(default_factory=dict)
     """Replicas that answered KAFKA_STORAGE_ERROR."""
-    topics_to_delete: set[str] = field(default_factory=set)
-    topics_with_deletion_started: set[str] = field(default_factory=set)
+    topics_to_delete: set[str] = msgspec.field(default_factory=set)
+    topics_with_deletion_started: set[str] = msgspec.field(default_factory=set)
     """Topics to delete whose partitions have gone to NonExistent."""
-    topics_ineligible_for_deletion: set[str] = field(default_factory=set)
+    topics_ineligible_for_deletion: set[str] = msgspec.field(default_factory=set)
 
     # --- brokers -------------------------------------------------------------------------
 

@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+
+import msgspec
 
 from kafkalite.common import NO_LEADER, BrokerId, ControllerEpoch, LeaderAndIsr, LeaderEpoch
 
@@ -38,8 +40,7 @@ class Strategy(enum.Enum):
     """The leader is not among the target replicas."""
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(msgspec.Struct, frozen=True):
     """A partition as an election sees it."""
 
     assigned: Sequence[BrokerId]
@@ -61,8 +62,7 @@ class Facts:
         return any(self.has_restarted(b) for b in {self.state.leader, *self.state.isr} if b != NO_LEADER)
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True):
     """What an election decided."""
 
     leader: BrokerId

@@ -7,8 +7,9 @@ takes them apart. Events of API calls carry the future that their caller waits o
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
+
+import msgspec
 
 from kafkalite.common import BrokerEpoch, BrokerId, TopicPartition
 from kafkalite.journal import EventId
@@ -22,79 +23,66 @@ if TYPE_CHECKING:
     from zk.store import Store
 
 
-@dataclass(frozen=True, slots=True)
-class SessionStarted:
+class SessionStarted(msgspec.Struct, frozen=True):
     """The broker registered in a new session: from here on this one counts. Elect."""
 
     store: Store
     broker_epoch: BrokerEpoch
 
 
-@dataclass(frozen=True, slots=True)
-class SessionLost:
+class SessionLost(msgspec.Struct, frozen=True):
     """The session is over: resign."""
 
     done: asyncio.Future[None]
 
 
-@dataclass(frozen=True, slots=True)
-class Shutdown:
+class Shutdown(msgspec.Struct, frozen=True):
     """The broker stops: resign, and give `/controller` up."""
 
     done: asyncio.Future[None]
 
 
-@dataclass(frozen=True, slots=True)
-class ControllerChange:
+class ControllerChange(msgspec.Struct, frozen=True):
     """`/controller` was created, changed or deleted."""
 
 
-@dataclass(frozen=True, slots=True)
-class BrokerChange:
+class BrokerChange(msgspec.Struct, frozen=True):
     """The children of `/brokers/ids` changed, or one was replaced."""
 
 
-@dataclass(frozen=True, slots=True)
-class BrokerModification:
+class BrokerModification(msgspec.Struct, frozen=True):
     """The data of a broker's registration changed."""
 
     broker: BrokerId
 
 
-@dataclass(frozen=True, slots=True)
-class TopicChange:
+class TopicChange(msgspec.Struct, frozen=True):
     """The children of `/brokers/topics` changed."""
 
 
-@dataclass(frozen=True, slots=True)
-class PartitionModification:
+class PartitionModification(msgspec.Struct, frozen=True):
     """The data of a topic's znode changed."""
 
     topic: str
 
 
-@dataclass(frozen=True, slots=True)
-class TopicDeletion:
+class TopicDeletion(msgspec.Struct, frozen=True):
     """The children of `/admin/delete_topics` changed."""
 
 
-@dataclass(frozen=True, slots=True)
-class IsrChangeNotification:
+class IsrChangeNotification(msgspec.Struct, frozen=True):
     """A leader changed an ISR."""
 
 
-@dataclass(frozen=True, slots=True)
-class LogDirEventNotification:
+class LogDirEventNotification(msgspec.Struct, frozen=True):
     """A broker lost a log directory."""
 
 
-@dataclass(frozen=True, slots=True)
-class AutoPreferredReplicaLeaderElection:
+class AutoPreferredReplicaLeaderElection(msgspec.Struct, frozen=True):
     """Time to see whether leaders sit where they should."""
 
 
-@dataclass(frozen=True, slots=True)
-class LeaderAndIsrAnswered:
+class LeaderAndIsrAnswered(msgspec.Struct, frozen=True):
     """A broker took leader_and_isr, or parts of it."""
 
     broker: BrokerId
@@ -103,8 +91,7 @@ class LeaderAndIsrAnswered:
     cause: EventId | None
 
 
-@dataclass(frozen=True, slots=True)
-class StopReplicaAnswered:
+class StopReplicaAnswered(msgspec.Struct, frozen=True):
     """A broker took stop_replica with deletions in it."""
 
     broker: BrokerId
@@ -114,30 +101,26 @@ class StopReplicaAnswered:
     cause: EventId | None
 
 
-@dataclass(frozen=True, slots=True)
-class CreatedTopics:
+class CreatedTopics(msgspec.Struct, frozen=True):
     """How creating went: to be answered at once, or when ``wait_for`` can be used."""
 
     response: CreateTopicsResponse
     wait_for: tuple[TopicPartition, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class CreateTopics:
+class CreateTopics(msgspec.Struct, frozen=True):
     request: CreateTopicsRequest
     done: asyncio.Future[CreatedTopics]
     cause: EventId | None
 
 
-@dataclass(frozen=True, slots=True)
-class ControlledShutdown:
+class ControlledShutdown(msgspec.Struct, frozen=True):
     request: ControlledShutdownRequest
     done: asyncio.Future[ControlledShutdownResponse]
     cause: EventId | None
 
 
-@dataclass(frozen=True, slots=True)
-class AllocateProducerIds:
+class AllocateProducerIds(msgspec.Struct, frozen=True):
     request: AllocateProducerIdsRequest
     done: asyncio.Future[AllocateProducerIdsResponse]
     cause: EventId | None

@@ -11,7 +11,8 @@ back.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+import msgspec
 
 from controller.context import ControllerContext
 from kafkalite.common import (
@@ -44,8 +45,7 @@ LEADER_EPOCH_DURING_DELETE = -2
 NO_LEADER_EPOCH = -1
 
 
-@dataclass(frozen=True, slots=True)
-class Outgoing:
+class Outgoing(msgspec.Struct, frozen=True):
     """One request to one broker."""
 
     broker: BrokerId

@@ -9,8 +9,9 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from controller.assignment import Candidate, place_replicas
 from kafkalite.common import BrokerId
@@ -30,8 +31,7 @@ ValidateTopicConfig = Callable[[str, dict[str, str | None]], None]
 """Raises InvalidConfigError (or another BrokerError) for configs that a topic cannot have."""
 
 
-@dataclass(frozen=True, slots=True)
-class NewTopic:
+class NewTopic(msgspec.Struct, frozen=True):
     """A topic about to be created."""
 
     name: str

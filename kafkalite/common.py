@@ -15,6 +15,8 @@ import random
 from dataclasses import dataclass
 from typing import Final, NamedTuple, NewType
 
+import msgspec
+
 BrokerId = NewType("BrokerId", int)
 ControllerEpoch = NewType("ControllerEpoch", int)
 BrokerEpoch = NewType("BrokerEpoch", int)
@@ -76,8 +78,7 @@ class Endpoint(NamedTuple):
         return f"{self.listener}://{Address(self.host, self.port)}"
 
 
-@dataclass(frozen=True, slots=True)
-class BrokerInfo:
+class BrokerInfo(msgspec.Struct, frozen=True):
     """A live broker as it registered itself."""
 
     broker_id: BrokerId

@@ -15,8 +15,9 @@ import contextlib
 import contextvars
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Any, Final, NewType
+
+import msgspec
 
 from kafkalite.common import BrokerId, TopicPartition
 from kafkalite.edge import Clock
@@ -28,8 +29,7 @@ _ambient_cause: contextvars.ContextVar[EventId | None] = contextvars.ContextVar(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(msgspec.Struct, frozen=True):
     """One change of state. Facts are JSON values."""
 
     id: EventId
@@ -41,7 +41,7 @@ class Event:
     cause: EventId | None
     topic: str | None = None
     partition: int | None = None
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = msgspec.field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The event as CONTRACTS section 4 has it; topic and partition only where they are set."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol, TypeAlias
+
+import msgspec
 
 
 class SessionState(enum.Enum):
@@ -70,8 +71,7 @@ class MultiFailed(ZooKeeperError):
         self.error = error
 
 
-@dataclass(frozen=True, slots=True)
-class Stat:
+class Stat(msgspec.Struct, frozen=True):
     """What ZooKeeper knows about a znode beside its data."""
 
     czxid: int
@@ -89,29 +89,25 @@ class Stat:
     data_length: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Create:
+class Create(msgspec.Struct, frozen=True):
     path: str
     data: bytes = b""
     ephemeral: bool = False
     sequential: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class SetData:
+class SetData(msgspec.Struct, frozen=True):
     path: str
     data: bytes
     version: int = -1
 
 
-@dataclass(frozen=True, slots=True)
-class Delete:
+class Delete(msgspec.Struct, frozen=True):
     path: str
     version: int = -1
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
+class Check(msgspec.Struct, frozen=True):
     path: str
     version: int
 

@@ -56,8 +56,7 @@ class BadRecord(Exception):
 # ------------------------------------------------------------------------------------- types
 
 
-@dataclass(frozen=True, slots=True)
-class ControllerRecord:
+class ControllerRecord(msgspec.Struct, frozen=True):
     """``/controller``: who won the last election."""
 
     broker_id: BrokerId
@@ -67,8 +66,7 @@ class ControllerRecord:
     """Always -1: this controller lives in ZooKeeper."""
 
 
-@dataclass(frozen=True, slots=True)
-class BrokerRegistration:
+class BrokerRegistration(msgspec.Struct, frozen=True):
     """``/brokers/ids/N``: what a broker says of itself."""
 
     broker_id: BrokerId
@@ -77,7 +75,7 @@ class BrokerRegistration:
     rack: str | None = None
     timestamp_ms: int = -1
     jmx_port: int = -1
-    features: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    features: Mapping[str, tuple[int, int]] = msgspec.field(default_factory=dict)
     """Supported features: name to (lowest, highest) version."""
 
     def info(self, epoch: BrokerEpoch) -> BrokerInfo:
@@ -101,8 +99,7 @@ class TopicRecord:
     """Version of the znode that this was read from; no part of the record."""
 
 
-@dataclass(frozen=True, slots=True)
-class ProducerIdBlock:
+class ProducerIdBlock(msgspec.Struct, frozen=True):
     """``/latest_producer_id_block``: the block of producer ids given out last."""
 
     broker_id: BrokerId
@@ -111,8 +108,7 @@ class ProducerIdBlock:
     """Inclusive."""
 
 
-@dataclass(frozen=True, slots=True)
-class LogDirEvent:
+class LogDirEvent(msgspec.Struct, frozen=True):
     """``/log_dir_event_notification/…``: a broker lost a log directory."""
 
     broker_id: BrokerId
@@ -120,24 +116,21 @@ class LogDirEvent:
     """1, log directory failure, is the only one."""
 
 
-@dataclass(frozen=True, slots=True)
-class ConfigChange:
+class ConfigChange(msgspec.Struct, frozen=True):
     """``/config/changes/…``: the configs of an entity changed; the reader reads them anew."""
 
     entity_path: str
     """``<type>/<encoded name…>``, below ``/config``."""
 
 
-@dataclass(frozen=True, slots=True)
-class Features:
+class Features(msgspec.Struct, frozen=True):
     """``/feature``: finalized features, by name their highest level."""
 
     enabled: bool
-    max_version_levels: Mapping[str, int] = field(default_factory=dict)
+    max_version_levels: Mapping[str, int] = msgspec.field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class AccessRule:
+class AccessRule(msgspec.Struct, frozen=True):
     """One entry in the ACLs of a resource; operations and types in Pascal case."""
 
     principal: str
@@ -146,8 +139,7 @@ class AccessRule:
     host: str
 
 
-@dataclass(frozen=True, slots=True)
-class AclChange:
+class AclChange(msgspec.Struct, frozen=True):
     """``/kafka-acl…changes/…``: the ACLs of a resource pattern changed."""
 
     resource_type: str
@@ -156,8 +148,7 @@ class AclChange:
     pattern_type: str = "LITERAL"
 
 
-@dataclass(frozen=True, slots=True)
-class DelegationToken:
+class DelegationToken(msgspec.Struct, frozen=True):
     """``/delegation_token/tokens/…``: all of a token but its secret. Times are wall milliseconds."""
 
     token_id: str

@@ -14,8 +14,9 @@ goes on finds the clock advanced, and the lease gone, before it can acknowledge 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from zk.client import SessionState
 
@@ -33,8 +34,7 @@ class Contact(Protocol):
     def last_contact(self) -> float: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
+class Lease(msgspec.Struct, frozen=True):
     """The right to act, derived from one session; it holds nothing of its own."""
 
     session: Contact

@@ -29,9 +29,9 @@ import logging
 import socket
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
+import msgspec
 from kazoo import exceptions as kazoo_errors
 from kazoo.client import KazooClient
 from kazoo.handlers.threading import SequentialThreadingHandler
@@ -78,8 +78,7 @@ _BEATS_PER_TIMEOUT: Final = 7
 """Syncs a session timeout: a little more than the six that are promised, since timers run late."""
 
 
-@dataclass(frozen=True, slots=True)
-class ZooKeeperTls:
+class ZooKeeperTls(msgspec.Struct, frozen=True):
     """How to speak TLS to ZooKeeper. Paths of PEM files."""
 
     ca_file: str | None = None
@@ -91,8 +90,7 @@ class ZooKeeperTls:
     check_hostname: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class ZooKeeperConfig:
+class ZooKeeperConfig(msgspec.Struct, frozen=True):
     """Where ZooKeeper is and how to speak to it."""
 
     connect: str

@@ -21,8 +21,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeVar
+
+import msgspec
 
 from kafkalite.common import (
     BrokerEpoch,
@@ -117,8 +119,7 @@ class ProducerIdsExhausted(Exception):
     """The next block would go beyond 2^63 - 1."""
 
 
-@dataclass(frozen=True, slots=True)
-class RegistrationOwner:
+class RegistrationOwner(msgspec.Struct, frozen=True):
     """Who holds ``/brokers/ids/N``."""
 
     broker_id: BrokerId
@@ -128,8 +129,7 @@ class RegistrationOwner:
     """What the registration says; None where it holds no record that can be read."""
 
 
-@dataclass(frozen=True, slots=True)
-class Registrations:
+class Registrations(msgspec.Struct, frozen=True):
     """All registrations, and the version of ``/brokers/ids`` that was read before them."""
 
     version: int
@@ -138,8 +138,7 @@ class Registrations:
     """When each registered broker registered: its broker epoch."""
 
 
-@dataclass(frozen=True, slots=True)
-class Elected:
+class Elected(msgspec.Struct, frozen=True):
     """This broker is the controller."""
 
     epoch: ControllerEpoch

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Final
+
+import msgspec
 
 from kafkalite.checker.groups import Groups
 from kafkalite.checker.history import (
@@ -37,8 +38,7 @@ EXAMPLES: Final = 10
 """Findings of one kind that are kept in full; beyond that they are only counted."""
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(msgspec.Struct, frozen=True):
     """One anomaly, in words."""
 
     anomaly: Anomaly
@@ -47,8 +47,7 @@ class Finding:
     text: str
 
 
-@dataclass(slots=True)
-class Verdict:
+class Verdict(msgspec.Struct):
     """What a whole history came to."""
 
     findings: list[Finding]
@@ -75,8 +74,7 @@ class Verdict:
         return not self.violations
 
 
-@dataclass(slots=True)
-class _Record:
+class _Record(msgspec.Struct):
     """One record's way. Kept small: there is one for each record."""
 
     partition: _Partition
@@ -88,14 +86,13 @@ class _Record:
     """Where it was read first."""
 
 
-@dataclass(slots=True)
-class _Partition:
+class _Partition(msgspec.Struct):
     name: TopicPartition
-    values: list[int] = field(default_factory=list)
+    values: list[int] = msgspec.field(default_factory=list)
     """What was first read at each offset."""
     end: int = 0
     """Everything below was read by one who began at 0."""
-    receipts: list[tuple[int, int]] = field(default_factory=list)
+    receipts: list[tuple[int, int]] = msgspec.field(default_factory=list)
     """Ranges of offsets that brokers say they threw away."""
 
 

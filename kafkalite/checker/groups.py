@@ -14,8 +14,9 @@ knows and the holes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Final
+
+import msgspec
 
 from kafkalite.checker.history import (
     Assigned,
@@ -40,8 +41,7 @@ GENERATIONS_KEPT: Final = 5
 """Of which owners are remembered: answers of older ones do not arrive any more."""
 
 
-@dataclass(slots=True)
-class _Consumer:
+class _Consumer(msgspec.Struct):
     """One life of one consumer in its group."""
 
     name: str
@@ -49,22 +49,20 @@ class _Consumer:
     owner: str = ""
     """Its instance id or member id: who it is as far as ownership goes."""
     generation: int = -1
-    held: dict[TopicPartition, int] = field(default_factory=dict)
+    held: dict[TopicPartition, int] = msgspec.field(default_factory=dict)
     """What it owns or has not given up yet, and in which generation it got it."""
-    must_begin_at: dict[TopicPartition, int] = field(default_factory=dict)
+    must_begin_at: dict[TopicPartition, int] = msgspec.field(default_factory=dict)
     """Of what it took over and has not read yet: what was committed by then."""
-    given_up: set[TopicPartition] = field(default_factory=set)
+    given_up: set[TopicPartition] = msgspec.field(default_factory=set)
 
 
-@dataclass(slots=True)
-class _Generation:
-    owners: dict[TopicPartition, str] = field(default_factory=dict)
-    consumers: dict[str, _Consumer] = field(default_factory=dict)
+class _Generation(msgspec.Struct):
+    owners: dict[TopicPartition, str] = msgspec.field(default_factory=dict)
+    consumers: dict[str, _Consumer] = msgspec.field(default_factory=dict)
     """Those that were told their assignment in it."""
 
 
-@dataclass(slots=True)
-class _Commit:
+class _Commit(msgspec.Struct):
     """One commit for one partition."""
 
     offset: int
@@ -77,40 +75,39 @@ class _Commit:
     accepted: int | None = None
 
 
-@dataclass(slots=True)
-class _Offset:
+class _Offset(msgspec.Struct):
     """How far a group may be said to have come in one partition."""
 
-    possible: list[_Commit] = field(default_factory=lambda: [_Commit(NO_OFFSET, -1, 0, -1, NO_OFFSET, 0)])
+    possible: list[_Commit] = msgspec.field(
+        default_factory=lambda: [_Commit(NO_OFFSET, -1, 0, -1, NO_OFFSET, 0)]
+    )
     highest_sent: int = NO_OFFSET
     highest_accepted: int = NO_OFFSET
 
 
-@dataclass(slots=True)
-class _Coverage:
+class _Coverage(msgspec.Struct):
     """What a group has processed of one partition."""
 
     next: int = 0
     """The offset after the last record processed."""
-    holes: list[tuple[int, int]] = field(default_factory=list)
+    holes: list[tuple[int, int]] = msgspec.field(default_factory=list)
     """What was left out before that: first offset, and the one after the last."""
 
 
-@dataclass(slots=True)
-class _Group:
+class _Group(msgspec.Struct):
     name: str
     generation: int = -1
     """The latest in which a member was assigned anything."""
-    generations: dict[int, _Generation] = field(default_factory=dict)
-    holders: dict[TopicPartition, dict[str, _Consumer]] = field(default_factory=dict)
-    instances: dict[str, str] = field(default_factory=dict)
+    generations: dict[int, _Generation] = msgspec.field(default_factory=dict)
+    holders: dict[TopicPartition, dict[str, _Consumer]] = msgspec.field(default_factory=dict)
+    instances: dict[str, str] = msgspec.field(default_factory=dict)
     """The member id under which each static member joined last."""
-    predecessors: dict[str, str] = field(default_factory=dict)
+    predecessors: dict[str, str] = msgspec.field(default_factory=dict)
     """Member ids whose place another took, by the member id that took it, until that is assigned."""
-    replaced: set[str] = field(default_factory=set)
-    offsets: dict[TopicPartition, _Offset] = field(default_factory=dict)
-    coverage: dict[TopicPartition, _Coverage] = field(default_factory=dict)
-    questions: dict[int, dict[TopicPartition, set[int]]] = field(default_factory=dict)
+    replaced: set[str] = msgspec.field(default_factory=set)
+    offsets: dict[TopicPartition, _Offset] = msgspec.field(default_factory=dict)
+    coverage: dict[TopicPartition, _Coverage] = msgspec.field(default_factory=dict)
+    questions: dict[int, dict[TopicPartition, set[int]]] = msgspec.field(default_factory=dict)
     """Open questions for committed offsets: what may be answered."""
 
     def possible(self, partition: TopicPartition) -> set[int]:

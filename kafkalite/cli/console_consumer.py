@@ -7,11 +7,11 @@ import os
 import struct
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import click
+import msgspec
 
 from kafkalite.cli.client_options import (
     COMMON_PROPERTIES,
@@ -100,8 +100,7 @@ def deserializer(name: str) -> Callable[[bytes], bytes]:
     return number
 
 
-@dataclass(frozen=True, slots=True)
-class Formatter:
+class Formatter(msgspec.Struct, frozen=True):
     """How records become lines: the properties of Kafka's DefaultMessageFormatter. Pure."""
 
     print_timestamp: bool = False
@@ -124,7 +123,7 @@ class Formatter:
         arguments: dict[str, Any] = {}
         for name, text in properties.items():
             field = name.replace(".", "_")
-            if field not in cls.__dataclass_fields__:
+            if field not in cls.__struct_fields__:
                 raise click.UsageError(f"--property {name}: there is no such property")
             if field.startswith("print_"):
                 try:
@@ -165,8 +164,7 @@ class Formatter:
         return self.null_literal if data is None else convert(data)
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True):
     """What to read, from where, and when to stop."""
 
     topic: str | None

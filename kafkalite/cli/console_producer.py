@@ -9,11 +9,11 @@ import sys
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import click
+import msgspec
 
 from kafkalite.cli.client_options import (
     COMMON_PROPERTIES,
@@ -63,8 +63,7 @@ class BadLine(Exception):
     """A line lacks a separator that the properties ask for."""
 
 
-@dataclass(frozen=True, slots=True)
-class LineReader:
+class LineReader(msgspec.Struct, frozen=True):
     """How lines become records: Kafka's reader properties. Pure."""
 
     parse_key: bool = False
@@ -82,7 +81,7 @@ class LineReader:
         arguments: dict[str, Any] = {}
         for name, text in properties.items():
             field = name.replace(".", "_")
-            if field not in cls.__dataclass_fields__:
+            if field not in cls.__struct_fields__:
                 raise click.UsageError(f"--property {name}: there is no such property")
             if field in ("parse_key", "ignore_error", "parse_headers"):
                 try:

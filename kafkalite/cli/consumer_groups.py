@@ -7,7 +7,6 @@ import datetime
 import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -53,8 +52,7 @@ _FIRST_RECORD_MS: Final = 2000
 """How long the oldest unread record of a partition is waited for, whose age is the lag in time."""
 
 
-@dataclass(frozen=True, slots=True)
-class Lag:
+class Lag(msgspec.Struct, frozen=True):
     """One partition of one group."""
 
     group: str
@@ -393,8 +391,7 @@ def consumer_groups(
         raise click.UsageError(str(error)) from error
 
 
-@dataclass(frozen=True, slots=True)
-class Reset:
+class Reset(msgspec.Struct, frozen=True):
     """What is to be reset, and how."""
 
     scenario: str

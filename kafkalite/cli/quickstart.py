@@ -14,11 +14,11 @@ import json
 import os
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
 import click
+import msgspec
 
 from kafkalite.cli.client_options import outcomes as client_outcomes
 from kafkalite.cli.cluster import outcomes as cluster_outcomes
@@ -52,8 +52,7 @@ PATIENCE_S: Final = 60.0
 """How long nothing may come out of the consumer before quickstart gives up."""
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(msgspec.Struct, frozen=True):
     """One record to be sent."""
 
     value: bytes
@@ -87,8 +86,7 @@ def restored(piece: Piece) -> bytes:
     return piece.value + b"\n" if piece.ends_line else piece.value
 
 
-@dataclass(frozen=True, slots=True)
-class Passage:
+class Passage(msgspec.Struct, frozen=True):
     """What came of sending a file through the cluster."""
 
     records: int

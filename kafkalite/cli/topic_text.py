@@ -8,8 +8,9 @@ acknowledgement survives.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final
+
+import msgspec
 
 from kafkalite.common import ZERO_UUID
 
@@ -19,8 +20,7 @@ COLLISION_WARNING: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class PartitionView:
+class PartitionView(msgspec.Struct, frozen=True):
     """One partition as the cluster describes it."""
 
     partition: int
@@ -30,15 +30,14 @@ class PartitionView:
     isr: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class TopicView:
+class TopicView(msgspec.Struct, frozen=True):
     """One topic as the cluster describes it."""
 
     topic: str
     topic_id: str
     partitions: tuple[PartitionView, ...]
     is_internal: bool = False
-    overrides: Mapping[str, str] = field(default_factory=dict)
+    overrides: Mapping[str, str] = msgspec.field(default_factory=dict)
     """Configs that are set on the topic itself, by name."""
     min_insync_replicas: int = 1
     unclean_elections: bool = False
@@ -49,8 +48,7 @@ class TopicView:
         return len(self.partitions[0].replicas) if self.partitions else 0
 
 
-@dataclass(frozen=True, slots=True)
-class Filters:
+class Filters(msgspec.Struct, frozen=True):
     """The trouble that `--describe` is to look for; none: show everything."""
 
     under_replicated: bool = False

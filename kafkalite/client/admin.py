@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from enum import IntEnum
 from types import TracebackType
 from typing import Final, Self, TypeVar
+
+import msgspec
 
 from kafkalite.client.background import Background
 from kafkalite.client.cluster import Cluster, backoff_ms
@@ -47,8 +48,7 @@ SPREAD_TIMEOUT_MS: Final = 3000
 """How long a creation waits for brokers that have not heard of it."""
 
 
-@dataclass(frozen=True, slots=True)
-class NewTopic:
+class NewTopic(msgspec.Struct, frozen=True):
     """A topic to be created."""
 
     name: str
@@ -56,13 +56,12 @@ class NewTopic:
     """-1: the broker's `num.partitions`."""
     replication_factor: int = -1
     """-1: the broker's `default.replication.factor`."""
-    replica_assignments: Mapping[int, Sequence[int]] = field(default_factory=dict)
+    replica_assignments: Mapping[int, Sequence[int]] = msgspec.field(default_factory=dict)
     """The replicas of each partition, the preferred leader first; excludes the two above."""
-    topic_configs: Mapping[str, str | None] = field(default_factory=dict)
+    topic_configs: Mapping[str, str | None] = msgspec.field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class CreatedTopic:
+class CreatedTopic(msgspec.Struct, frozen=True):
     """A topic as the controller created it."""
 
     name: str
@@ -72,8 +71,7 @@ class CreatedTopic:
     configs: Mapping[str, str | None]
 
 
-@dataclass(frozen=True, slots=True)
-class TopicDescription:
+class TopicDescription(msgspec.Struct, frozen=True):
     """A topic and its partitions, in order."""
 
     name: str
@@ -82,8 +80,7 @@ class TopicDescription:
     partitions: tuple[PartitionInfo, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ClusterDescription:
+class ClusterDescription(msgspec.Struct, frozen=True):
     """The live brokers and who among them is the controller."""
 
     cluster_id: str
@@ -98,8 +95,7 @@ class ConfigResourceType(IntEnum):
     BROKER = 4
 
 
-@dataclass(frozen=True, slots=True)
-class ConfigResource:
+class ConfigResource(msgspec.Struct, frozen=True):
     """A topic by its name, or a broker by its id written as text."""
 
     resource_type: ConfigResourceType
@@ -118,8 +114,7 @@ class ConfigSource(IntEnum):
     DYNAMIC_BROKER_LOGGER_CONFIG = 6
 
 
-@dataclass(frozen=True, slots=True)
-class ConfigSynonym:
+class ConfigSynonym(msgspec.Struct, frozen=True):
     """One of the places that a value could come from, the one that counts first."""
 
     name: str
@@ -127,8 +122,7 @@ class ConfigSynonym:
     source: ConfigSource
 
 
-@dataclass(frozen=True, slots=True)
-class ConfigEntry:
+class ConfigEntry(msgspec.Struct, frozen=True):
     """One effective config."""
 
     name: str

@@ -14,8 +14,9 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Final, NoReturn, TypeVar
+
+import msgspec
 
 from kafkalite.client.background import Background
 from kafkalite.client.errors import Attempt, ClientTimeoutError, ClusterUnreachableError
@@ -69,8 +70,7 @@ def backoff_ms(failures: int, first_ms: int, max_ms: int, chance: random.Random)
     return min(base, max_ms) * chance.uniform(0.8, 1.2)
 
 
-@dataclass(slots=True)
-class _Failure:
+class _Failure(msgspec.Struct):
     error: str
     at: float
     count: int

@@ -8,8 +8,9 @@ a position is gone. Those carry ``code`` and ``retriable`` too, so that a caller
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import ClassVar
+
+import msgspec
 
 from kafkalite.common import Address, TopicPartition
 from kafkalite.protocol.errors import BrokerError, ErrorCode
@@ -131,8 +132,7 @@ class DeserializationError(ClientError):
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(msgspec.Struct, frozen=True):
     """The last attempt to reach one address, and how it ended."""
 
     address: Address

@@ -9,8 +9,9 @@ the caller catches up.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from kafkalite.client.assignment import Assignment
 from kafkalite.client.background import Background
@@ -34,8 +35,7 @@ _SLOW_ANSWER_MS: Final = 1000
 """How long past its long poll a leader may be silent before metadata is asked for."""
 
 
-@dataclass(frozen=True, slots=True)
-class FetchConfig:
+class FetchConfig(msgspec.Struct, frozen=True):
     """How to fetch, by Kafka's names."""
 
     max_wait_ms: int

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+import msgspec
+
 from kafkalite.common import ZERO_UUID, Address, TopicPartition, Uuid
 from kafkalite.protocol.errors import ErrorCode
 from kafkalite.protocol.metadata import MetadataResponse, MetadataResponseTopic
@@ -35,8 +37,7 @@ class Node:
         return f"{self.node_id} at {self.address}"
 
 
-@dataclass(frozen=True, slots=True)
-class PartitionInfo:
+class PartitionInfo(msgspec.Struct, frozen=True):
     """One partition as metadata describes it."""
 
     partition: int
@@ -49,8 +50,7 @@ class PartitionInfo:
     offline_replicas: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class TopicInfo:
+class TopicInfo(msgspec.Struct, frozen=True):
     """One topic and its partitions, by index."""
 
     name: str

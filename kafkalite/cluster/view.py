@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from kafkalite.edge import SystemClock
 from zk import codecs, paths
@@ -14,8 +15,7 @@ from zk.session import ZooKeeperConfig, connect
 from zk.store import BadRecord, Store
 
 
-@dataclass(frozen=True, slots=True)
-class ClusterView:
+class ClusterView(msgspec.Struct, frozen=True):
     """The part of the znodes that says whether the cluster is whole."""
 
     cluster_id: str | None

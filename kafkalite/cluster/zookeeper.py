@@ -19,9 +19,10 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 HOST: Final = "127.0.0.1"
 SYSTEM_JAR: Final = Path("/usr/share/java/zookeeper.jar")
@@ -48,8 +49,7 @@ class ZooKeeperNotFound(Exception):
     """There is no ZooKeeper, or no Java, on this machine. The message says what to do."""
 
 
-@dataclass(frozen=True, slots=True)
-class Installation:
+class Installation(msgspec.Struct, frozen=True):
     """Where ZooKeeper and Java are."""
 
     java: str
@@ -92,8 +92,7 @@ def free_ports(count: int, *, host: str = HOST) -> list[int]:
         return [int(one.getsockname()[1]) for one in sockets]
 
 
-@dataclass(frozen=True, slots=True)
-class Server:
+class Server(msgspec.Struct, frozen=True):
     """One member of an ensemble: what it is, whether or not it runs."""
 
     server_id: int

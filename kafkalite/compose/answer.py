@@ -7,8 +7,9 @@ did it take. All of it is read from events and their causes; nothing is measured
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
+
+import msgspec
 
 from kafkalite.compose.view import View
 from kafkalite.journal import Event
@@ -27,8 +28,7 @@ _MANY: Final = 8
 """Of one kind of event no more than these are written out."""
 
 
-@dataclass(frozen=True, slots=True)
-class Move:
+class Move(msgspec.Struct, frozen=True):
     """A partition got another leader, or none."""
 
     partition: str
@@ -41,8 +41,7 @@ class Move:
     """The chain of causes in words, the root last."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """What the journals tell of the time since a moment."""
 
     since: int

@@ -13,12 +13,12 @@ import shutil
 import subprocess
 import tarfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import docker
 import docker.errors
+import msgspec
 
 Kind = Literal["broker", "zookeeper", "tools"]
 
@@ -54,8 +54,7 @@ class ComposeFailed(Exception):
     """The compose command ended with an error; it has said which."""
 
 
-@dataclass(frozen=True, slots=True)
-class Service:
+class Service(msgspec.Struct, frozen=True):
     """One container of the project, as it was when it was looked at."""
 
     name: str

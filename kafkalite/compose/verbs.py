@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
+
+import msgspec
 
 from kafkalite.compose import faults
 from kafkalite.compose.answer import Answer, tell
@@ -33,8 +34,7 @@ class Refused(Exception):
     """A safety check says no. The message says why, and what would happen."""
 
 
-@dataclass(frozen=True, slots=True)
-class Deed:
+class Deed(msgspec.Struct, frozen=True):
     """What was done, the proof that it holds, and how the cluster answered."""
 
     what: str

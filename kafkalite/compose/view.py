@@ -11,8 +11,9 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any, Final
+
+import msgspec
 
 from kafkalite.compose.project import Service
 from kafkalite.journal import Event
@@ -28,8 +29,7 @@ DATA: Final = "/var/lib/kafkalite"
 """`log.dirs` in the containers."""
 
 
-@dataclass(frozen=True, slots=True)
-class PartitionView:
+class PartitionView(msgspec.Struct, frozen=True):
     """One partition as the cluster's metadata has it."""
 
     topic: str
@@ -49,8 +49,7 @@ class PartitionView:
         return self.leader >= 0 and set(self.isr) == set(self.replicas)
 
 
-@dataclass(frozen=True, slots=True)
-class View:
+class View(msgspec.Struct, frozen=True):
     """What the brokers said at one moment."""
 
     answering: frozenset[int]

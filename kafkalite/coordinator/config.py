@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from kafkalite.protocol.compression import Compression
 
@@ -11,8 +12,7 @@ NEW_MEMBER_JOIN_TIMEOUT_MS: Final = 5 * 60 * 1000
 """How long the first join of a member may wait: nobody knows yet whether that member lives on."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GroupConfig:
+class GroupConfig(msgspec.Struct, frozen=True, kw_only=True):
     """What an operator may set about groups and their offsets."""
 
     group_min_session_timeout_ms: int = 6_000

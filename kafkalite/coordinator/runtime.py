@@ -28,8 +28,9 @@ import logging
 import random
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Final, NamedTuple, TypeVar
+
+import msgspec
 
 from kafkalite.common import CONSUMER_OFFSETS, BrokerInfo, LeaderEpoch, TopicPartition
 from kafkalite.coordinator.config import GroupConfig
@@ -114,8 +115,7 @@ class _Phase(enum.Enum):
     """Another broker leads the partition, or this one in a later epoch."""
 
 
-@dataclass(slots=True, eq=False)
-class _Write:
+class _Write(msgspec.Struct, eq=False):
     """Records that belong together, and who waits for their place in the log."""
 
     records: Sequence[Record]
@@ -124,8 +124,7 @@ class _Write:
     appended: asyncio.Future[Appended]
 
 
-@dataclass(slots=True, eq=False)
-class _Served:
+class _Served(msgspec.Struct, eq=False):
     """One partition that this broker coordinates."""
 
     partition: TopicPartition
@@ -134,14 +133,14 @@ class _Served:
     cause: EventId | None
     """What made this broker the leader."""
     phase: _Phase = _Phase.LOADING
-    queue: list[_Write] = field(default_factory=list)
+    queue: list[_Write] = msgspec.field(default_factory=list)
     """Writes of this turn of the loop."""
-    in_flight: deque[tuple[int, Sequence[Record]]] = field(default_factory=deque)
+    in_flight: deque[tuple[int, Sequence[Record]]] = msgspec.field(default_factory=deque)
     """(end offset, records) of what is in the log and not applied yet, in the order of the log."""
-    waiting: dict[Ticket, asyncio.Future[Answer]] = field(default_factory=dict)
-    timers: dict[str, tuple[int, asyncio.TimerHandle]] = field(default_factory=dict)
+    waiting: dict[Ticket, asyncio.Future[Answer]] = msgspec.field(default_factory=dict)
+    timers: dict[str, tuple[int, asyncio.TimerHandle]] = msgspec.field(default_factory=dict)
     """The one timer of each group, with its time."""
-    rebalances: dict[str, EventId] = field(default_factory=dict)
+    rebalances: dict[str, EventId] = msgspec.field(default_factory=dict)
     """The event that began the present rebalance of each group."""
 
 

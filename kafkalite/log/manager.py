@@ -18,8 +18,9 @@ import random
 import re
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Final
+
+import msgspec
 
 from kafkalite.common import TopicPartition, Uuid
 from kafkalite.edge import Clock, Offload
@@ -51,11 +52,10 @@ _MAX_WAIT_S: Final = 86_400.0
 """No timer sleeps longer: intervals may be as long as 2^63 ms, which no clock can count to."""
 
 
-@dataclass(frozen=True, slots=True)
-class LogManagerConfig:
+class LogManagerConfig(msgspec.Struct, frozen=True):
     """The broker's configs about its logs, by Kafka's names and with Kafka's defaults."""
 
-    log_defaults: LogConfig = field(default_factory=LogConfig)
+    log_defaults: LogConfig = msgspec.field(default_factory=LogConfig)
     """For topics' configs that are not set (:meth:`LogConfig.from_server`)."""
     num_recovery_threads_per_data_dir: int = 1
     log_flush_scheduler_interval_ms: int = LONG_MAX
@@ -66,8 +66,7 @@ class LogManagerConfig:
     producer_id_expiration_check_interval_ms: int = 600_000
 
 
-@dataclass(frozen=True, slots=True)
-class _Removal:
+class _Removal(msgspec.Struct, frozen=True):
     """Files or a directory to be removed when ``due`` (monotonic seconds) has come."""
 
     due: float
@@ -645,8 +644,7 @@ class LogManager:
         self._journal.record("LogDirClosed", log_dir=directory.path, logs=len(logs))
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
+class _Found(msgspec.Struct, frozen=True):
     """What a log directory holds."""
 
     is_clean: bool

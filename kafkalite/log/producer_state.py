@@ -17,9 +17,9 @@ from __future__ import annotations
 import struct
 from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+import msgspec
 from crc32c import crc32c
 
 from kafkalite.common import TopicPartition
@@ -63,13 +63,12 @@ class BatchMetadata(NamedTuple):
         return self.last_offset - self.offset_delta
 
 
-@dataclass(slots=True)
-class ProducerEntry:
+class ProducerEntry(msgspec.Struct):
     """One producer in one partition."""
 
     producer_id: int
     epoch: int
-    batches: deque[BatchMetadata] = field(default_factory=lambda: deque(maxlen=WINDOW))
+    batches: deque[BatchMetadata] = msgspec.field(default_factory=lambda: deque(maxlen=WINDOW))
     """The last up to five batches of ``epoch``, oldest first; empty after a mere epoch bump."""
     last_timestamp: int = -1
     """The timestamp of the last batch; expiry counts from it."""

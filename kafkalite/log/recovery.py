@@ -19,7 +19,8 @@ from __future__ import annotations
 import os
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 from kafkalite.common import LeaderEpoch, TopicPartition, Uuid
 from kafkalite.log.checkpoint import CorruptCheckpointError
@@ -44,8 +45,7 @@ from kafkalite.protocol.errors import CorruptMessageError
 from kafkalite.protocol.record_batch import BatchHeader
 
 
-@dataclass(slots=True)
-class LoadReport:
+class LoadReport(msgspec.Struct):
     """What loading found and did, for the journal."""
 
     was_clean: bool
@@ -54,18 +54,17 @@ class LoadReport:
     """Segments whose every batch was checked."""
     truncated_bytes: int = 0
     """Invalid bytes cut off the end."""
-    dropped_segments: list[int] = field(default_factory=list)
+    dropped_segments: list[int] = msgspec.field(default_factory=list)
     """Base offsets of segments that did not join what is before them."""
-    rebuilt_indexes: list[int] = field(default_factory=list)
+    rebuilt_indexes: list[int] = msgspec.field(default_factory=list)
     """Base offsets of segments below the recovery point whose index had to be rebuilt."""
     lost_offsets: tuple[int, int] | None = None
     """Known offsets [first, end) that are gone."""
-    notes: list[str] = field(default_factory=list)
+    notes: list[str] = msgspec.field(default_factory=list)
     """What else was found wrong and mended, in words."""
 
 
-@dataclass(slots=True)
-class LoadedLog:
+class LoadedLog(msgspec.Struct):
     """The parts of a log, ready to be used."""
 
     partition: TopicPartition
@@ -78,8 +77,8 @@ class LoadedLog:
     log_start_offset: int
     recovery_point: int
     report: LoadReport
-    unsynced_paths: list[str] = field(default_factory=list)
-    unsynced_dirs: list[str] = field(default_factory=list)
+    unsynced_paths: list[str] = msgspec.field(default_factory=list)
+    unsynced_dirs: list[str] = msgspec.field(default_factory=list)
 
 
 def load_log(

@@ -15,8 +15,9 @@ import contextlib
 import os
 import struct
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final, NamedTuple
+
+import msgspec
 
 from kafkalite.edge import Buffer
 from kafkalite.log.config import LogConfig
@@ -69,8 +70,7 @@ class SegmentSlice(NamedTuple):
 _Span = tuple[int, int, int]
 
 
-@dataclass(frozen=True, slots=True)
-class ScannedBatch:
+class ScannedBatch(msgspec.Struct, frozen=True):
     """A batch met by a scan, and where it lies."""
 
     header: BatchHeader

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -61,8 +60,7 @@ _COORDINATOR_ERRORS: Final = (
 """What every API of a group's coordinator may answer."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Api:
+class Api(msgspec.Struct, frozen=True, kw_only=True):
     """One API, reached at `POST /v1/<name>`."""
 
     name: str

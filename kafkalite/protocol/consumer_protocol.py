@@ -17,8 +17,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from kafkalite.common import TopicPartition
 from kafkalite.edge import Buffer
@@ -34,8 +35,7 @@ class MalformedConsumerProtocol(Exception):
     """Bytes that are no subscription or assignment."""
 
 
-@dataclass(frozen=True, slots=True)
-class Subscription:
+class Subscription(msgspec.Struct, frozen=True):
     """What a member wants and has."""
 
     topics: tuple[str, ...]
@@ -73,8 +73,7 @@ class Subscription:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Assignment:
+class Assignment(msgspec.Struct, frozen=True):
     """What a member is to own from this generation on."""
 
     partitions: tuple[TopicPartition, ...]

@@ -17,7 +17,6 @@ from __future__ import annotations
 import struct
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, NamedTuple, TypeAlias
 
@@ -174,8 +173,7 @@ class BatchHeader(NamedTuple):
         return self.producer_id >= 0
 
 
-@dataclass(frozen=True, slots=True)
-class Columns:
+class Columns(msgspec.Struct, frozen=True):
     """The records of one batch, column by column; element i of each belongs to record i."""
 
     offsets: Sequence[int]

@@ -7,8 +7,9 @@ them no more; nothing else waits.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from kafkalite.common import (
     INTERNAL_TOPICS,
@@ -47,8 +48,7 @@ ACKS_ALL: Final = -1
 ACKS_NONE: Final = 0
 
 
-@dataclass(slots=True)
-class Appended:
+class Appended(msgspec.Struct):
     """What became of one partition of a request."""
 
     topic: str

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
+import msgspec
+
 from kafkalite.common import (
     BrokerEpoch,
     BrokerId,
@@ -29,8 +31,7 @@ from kafkalite.protocol.offset_for_leader_epoch import (
 )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class IsrChange:
+class IsrChange(msgspec.Struct, frozen=True, eq=False):
     """One proposed write of a partition's state. Compared by identity: two attempts differ."""
 
     partition: TopicPartition
@@ -63,8 +64,7 @@ class IsrChange:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
+class Written(msgspec.Struct, frozen=True):
     """The change took effect, perhaps without members that had registered anew."""
 
     partition_epoch: PartitionEpoch
@@ -73,24 +73,21 @@ class Written:
     """What was in fact written: a subset of the proposal that holds the leader."""
 
 
-@dataclass(frozen=True, slots=True)
-class Conflict:
+class Conflict(msgspec.Struct, frozen=True):
     """Another version was found; nothing was written."""
 
     found: LeaderAndIsr | None
     """The state as it is now (partition_epoch = its version); None where there is none any more."""
 
 
-@dataclass(frozen=True, slots=True)
-class Fenced:
+class Fenced(msgspec.Struct, frozen=True):
     """Certainly not written: the joining replica's registration is another life or gone, or this
     broker has no session to write with. The leader goes on with the ISR it has."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Unknown:
+class Unknown(msgspec.Struct, frozen=True):
     """The write was sent and its answer lost; it may take effect or have taken effect."""
 
     reason: str
@@ -170,7 +167,7 @@ class BrokerView(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ReplicationConfig:
     """The broker configs that replication honours, under Kafka's names and with its defaults."""
 

@@ -24,8 +24,9 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final, TypeAlias
+
+import msgspec
 
 from kafkalite.common import (
     NO_LEADER,
@@ -94,8 +95,7 @@ class Settled(enum.Enum):
     """A newer instruction came first; the outcome no longer concerns anybody."""
 
 
-@dataclass(slots=True)
-class FollowerState:
+class FollowerState(msgspec.Struct):
     """The leader's view of one remote replica, as of its last fetch in this leader epoch."""
 
     broker_id: BrokerId

@@ -7,8 +7,9 @@ It keeps count of bytes appended and of bytes committed, so that a fetch which w
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from kafkalite.common import ZERO_UUID, BrokerId, TopicPartition, Uuid
 from kafkalite.journal import EventId
@@ -22,8 +23,7 @@ UNCOMMITTED_ENTRIES: Final = 1024
 """Bound of what is remembered apart; beyond it appends are merged, and counted a little late."""
 
 
-@dataclass(slots=True)
-class TopicCounters:
+class TopicCounters(msgspec.Struct):
     """What went in and out of one topic on this broker. Only ever rises."""
 
     messages_in: int = 0

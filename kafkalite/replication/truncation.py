@@ -8,8 +8,9 @@ one below it, and the two walk down together until they meet.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
+
+import msgspec
 
 from kafkalite.common import UNKNOWN_LEADER_EPOCH, UNKNOWN_OFFSET
 
@@ -25,8 +26,7 @@ class EpochEnd(NamedTuple):
         return self.end_offset != UNKNOWN_OFFSET
 
 
-@dataclass(frozen=True, slots=True)
-class Truncation:
+class Truncation(msgspec.Struct, frozen=True):
     """A decision: cut the log so that it ends at ``offset``."""
 
     offset: int
@@ -60,8 +60,7 @@ def diverges(last_fetched_epoch: int, fetch_offset: int, leader: EpochEnd) -> bo
     return leader.epoch < last_fetched_epoch or leader.end_offset < fetch_offset
 
 
-@dataclass(frozen=True, slots=True)
-class OutOfRange:
+class OutOfRange(msgspec.Struct, frozen=True):
     """What a follower does that asked for an offset its leader does not have."""
 
     truncate_to: int | None = None

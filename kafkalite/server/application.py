@@ -35,7 +35,6 @@ import json
 import logging
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import msgspec
@@ -106,8 +105,7 @@ ApiHandler: TypeAlias = Callable[[Any, RequestContext], Awaitable[Message]]
 """From a request to its response; the request is of the type that :data:`APIS` names."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Served:
+class _Served(msgspec.Struct, frozen=True):
     api: Api
     handle: ApiHandler
 

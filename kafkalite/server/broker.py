@@ -17,9 +17,10 @@ import json
 import logging
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Final
+
+import msgspec
 
 from controller.config import ControllerConfig
 from controller.controller import Controller
@@ -82,8 +83,7 @@ class AllLogDirsFailed(Exception):
     """No log directory is left: the broker ends at once, without the clean-shutdown marker."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Edges:
+class Edges(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that a broker touches of the world."""
 
     clock: Clock
@@ -99,8 +99,7 @@ class Edges:
     """Whether this process runs nothing but this broker, so that its CPU and memory are metrics."""
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(msgspec.Struct, frozen=True):
     """Who this broker is, as ZooKeeper, its log directories and its configuration agree."""
 
     broker_id: BrokerId

@@ -11,9 +11,9 @@ older ids are dropped only after the registration under the new one succeeded.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 import javaproperties
+import msgspec
 
 from kafkalite.common import BrokerId, Uuid
 from kafkalite.log.files import Files
@@ -25,8 +25,7 @@ class InconsistentMetaProperties(Exception):
     """A log directory belongs to another broker or another cluster; the text says what to do."""
 
 
-@dataclass(frozen=True, slots=True)
-class MetaProperties:
+class MetaProperties(msgspec.Struct, frozen=True):
     """What one directory says of its owner."""
 
     broker_id: BrokerId | None

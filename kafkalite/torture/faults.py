@@ -12,9 +12,10 @@ import json
 import os
 import random
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
+
+import msgspec
 
 from kafkalite.cluster import zookeeper
 from kafkalite.cluster.launcher import Cluster
@@ -41,8 +42,7 @@ class Busy(NoEffect):
     """A fault that is there just now stands in the way of this one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Injected:
+class Injected(msgspec.Struct, frozen=True):
     """A fault that is there until :attr:`heal` is awaited."""
 
     victims: tuple[str, ...]

@@ -13,8 +13,9 @@ import asyncio
 import contextlib
 import enum
 from collections.abc import AsyncIterator, Iterable
-from dataclasses import dataclass, field
 from typing import ClassVar
+
+import msgspec
 
 from kafkalite.common import Address
 
@@ -86,17 +87,16 @@ class Line:
         return True
 
 
-@dataclass(eq=False)
-class ProxiedConnection:
+class ProxiedConnection(msgspec.Struct, eq=False):
     """One connection through the proxy."""
 
     line: Line
     number: int
     """Counts from 1 in the order of acceptance."""
     writers: tuple[asyncio.StreamWriter, asyncio.StreamWriter]
-    buffers: dict[Direction, bytearray] = field(default_factory=dict)
+    buffers: dict[Direction, bytearray] = msgspec.field(default_factory=dict)
     """Room for a :meth:`TcpProxy.filter` that needs to see whole messages."""
-    notes: set[str] = field(default_factory=set)
+    notes: set[str] = msgspec.field(default_factory=set)
     """Room for what a filter remembers of this connection."""
 
     def drop(self) -> None:

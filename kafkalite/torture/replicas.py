@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from kafkalite.cluster.launcher import Cluster
 from kafkalite.cluster.layout import Node
@@ -74,8 +75,7 @@ async def compare(
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class _Difference:
+class _Difference(msgspec.Struct, frozen=True):
     text: str
     may_pass: bool
     """One log is the beginning of the other."""

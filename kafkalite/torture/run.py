@@ -14,9 +14,10 @@ import random
 import shutil
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
+
+import msgspec
 
 from kafkalite.checker.checker import Checker, Finding
 from kafkalite.checker.history import Lost
@@ -59,8 +60,7 @@ class Refused(Exception):
     """The run cannot be what was asked for. The message says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(msgspec.Struct, frozen=True):
     """What was asked for."""
 
     directory: Path
@@ -77,8 +77,7 @@ class Settings:
     """Records a second, of all producers together."""
 
 
-@dataclass(frozen=True, slots=True)
-class FaultNote:
+class FaultNote(msgspec.Struct, frozen=True):
     """A fault that took place."""
 
     number: int
@@ -98,8 +97,7 @@ class FaultNote:
         }
 
 
-@dataclass(slots=True)
-class Report:
+class Report(msgspec.Struct):
     """What a run came to."""
 
     seed: int
@@ -122,11 +120,11 @@ class Report:
     """Records on loss receipts."""
     without_receipt: int
     """Acknowledged records that are gone and on no receipt."""
-    partitions: list[int] = field(default_factory=list)
+    partitions: list[int] = msgspec.field(default_factory=list)
     """Those that the problems are about."""
     folder: Path | None = None
     """Where history and logs are; None where nothing was wrong."""
-    why: list[str] = field(default_factory=list)
+    why: list[str] = msgspec.field(default_factory=list)
     processed: int = 0
     """Records that the group's members were handed."""
     commits: int = 0

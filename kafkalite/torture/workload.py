@@ -16,8 +16,9 @@ import itertools
 import random
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import BinaryIO, Final
+
+import msgspec
 
 from kafkalite.checker.checker import Checker
 from kafkalite.checker.history import (
@@ -96,8 +97,7 @@ class Recorder:
         self._checker.take(event)
 
 
-@dataclass(frozen=True, slots=True)
-class ProducerPlan:
+class ProducerPlan(msgspec.Struct, frozen=True):
     """How one producer writes."""
 
     name: str
@@ -133,8 +133,7 @@ def number_of(value: bytes | None) -> int:
     return int(digits) if digits.isdigit() and value_of(int(digits)) == value else -1
 
 
-@dataclass(slots=True)
-class Workload:
+class Workload(msgspec.Struct):
     """The clients of one run."""
 
     bootstrap_servers: str
@@ -142,7 +141,7 @@ class Workload:
     partitions: int
     recorder: Recorder
     say: Callable[[str], None]
-    problems: list[str] = field(default_factory=list)
+    problems: list[str] = msgspec.field(default_factory=list)
     """What readers met that no reader may meet."""
 
     async def write(self, plan: ProducerPlan, *, rate: float, stop: asyncio.Event) -> None:

@@ -9,8 +9,9 @@ end goes on in that broker's own journal: whether it was stopped, fell silent, o
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final, Literal
+
+import msgspec
 
 from kafkalite.common import BrokerId, TopicPartition
 from kafkalite.journal import Event, EventId
@@ -33,8 +34,7 @@ _STEPS: Final = ("LeaderAndIsrSent", "UpdateMetadataSent", "ControllerChanged")
 """Links that only carry a cause on; in a story for people they add nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
+class Link(msgspec.Struct, frozen=True):
     """One step of a chain."""
 
     time: int
@@ -46,8 +46,7 @@ class Link:
     """None, like ``id``, where the step was concluded from what the journals do not have."""
 
 
-@dataclass(frozen=True, slots=True)
-class Chain:
+class Chain(msgspec.Struct, frozen=True):
     """The answer to one question: the effect first, its root last."""
 
     question: Question
@@ -55,16 +54,14 @@ class Chain:
     links: tuple[Link, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Option:
+class Option(msgspec.Struct, frozen=True):
     """What can be done, and what it costs."""
 
     action: str
     price: str
 
 
-@dataclass(slots=True)
-class Answer:
+class Answer(msgspec.Struct):
     """All that is known of one partition."""
 
     partition: TopicPartition
@@ -76,8 +73,8 @@ class Answer:
     """Since when it has had this leader, or none."""
     replicas: tuple[BrokerId, ...] = ()
     isr: tuple[BrokerId, ...] = ()
-    chains: list[Chain] = field(default_factory=list)
-    options: list[Option] = field(default_factory=list)
+    chains: list[Chain] = msgspec.field(default_factory=list)
+    options: list[Option] = msgspec.field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """For programs; times in milliseconds."""
@@ -111,8 +108,7 @@ class Answer:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class _State:
+class _State(msgspec.Struct, frozen=True):
     leader: int
     leader_epoch: int
     partition_epoch: int

@@ -8,8 +8,9 @@ made up for them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
+
+import msgspec
 
 from kafkalite.journal import Event
 from kafkalite.why.history import History
@@ -29,8 +30,7 @@ _OFFSETS: Final = {
 SHOWN_MOVES: Final = 10
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(msgspec.Struct, frozen=True):
     """One member that came or went, or what befell the group's offsets."""
 
     time: int
@@ -42,8 +42,7 @@ class Change:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Rebalance:
+class Rebalance(msgspec.Struct, frozen=True):
     """One rebalance, from the first reason to the assignment."""
 
     time: int
@@ -61,8 +60,7 @@ class Rebalance:
     """Who came and went since the rebalance before."""
 
 
-@dataclass(frozen=True, slots=True)
-class GroupAnswer:
+class GroupAnswer(msgspec.Struct, frozen=True):
     """What the journals tell of one group."""
 
     group: str

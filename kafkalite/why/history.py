@@ -9,15 +9,15 @@ brokers.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from kafkalite.common import BrokerId, TopicPartition
 from kafkalite.journal import Event, EventId
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(msgspec.Struct, frozen=True):
     """A stretch of records that a broker threw away: one line of its `loss-receipts.jsonl`."""
 
     broker: BrokerId

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TypeVar
+
+import msgspec
 
 from kafkalite.client.cluster import Cluster
 from kafkalite.client.group.coordinator import TRY_AGAIN, Coordinator
@@ -34,8 +35,7 @@ T = TypeVar("T")
 ResponseT = TypeVar("ResponseT", bound=Message)
 
 
-@dataclass(frozen=True, slots=True)
-class GroupListing:
+class GroupListing(msgspec.Struct, frozen=True):
     """A group as a list names it."""
 
     group_id: str
@@ -44,8 +44,7 @@ class GroupListing:
     state: str
 
 
-@dataclass(frozen=True, slots=True)
-class MemberDescription:
+class MemberDescription(msgspec.Struct, frozen=True):
     """One member."""
 
     member_id: str
@@ -55,8 +54,7 @@ class MemberDescription:
     assignment: tuple[TopicPartition, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class GroupDescription:
+class GroupDescription(msgspec.Struct, frozen=True):
     """A group, its members, and who coordinates it."""
 
     group_id: str

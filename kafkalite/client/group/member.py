@@ -25,9 +25,10 @@ generation is over, it went away) hears nothing more of the generation before.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final, TypeAlias
+
+import msgspec
 
 from kafkalite.client.assignors import COOPERATIVE, EAGER, Assignor, Racks
 from kafkalite.common import TopicPartition
@@ -74,63 +75,54 @@ VALID_PREVIOUS: Final[Mapping[Phase, frozenset[Phase]]] = {
 # --- Steps -------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Rest:
+class Rest(msgspec.Struct, frozen=True):
     """There is nothing to do until something happens."""
 
 
-@dataclass(frozen=True, slots=True)
-class BackOff:
+class BackOff(msgspec.Struct, frozen=True):
     """Wait before the next step: so many attempts in a row have failed."""
 
     failures: int
 
 
-@dataclass(frozen=True, slots=True)
-class Join:
+class Join(msgspec.Struct, frozen=True):
     """Send this; then :meth:`Member.joined` or :meth:`Member.failed`."""
 
     request: JoinGroupRequest
 
 
-@dataclass(frozen=True, slots=True)
-class Divide:
+class Divide(msgspec.Struct, frozen=True):
     """Find out how many partitions these topics have; then :meth:`Member.divide`."""
 
     topics: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Sync:
+class Sync(msgspec.Struct, frozen=True):
     """Send this; then :meth:`Member.synced` or :meth:`Member.failed`."""
 
     request: SyncGroupRequest
 
 
-@dataclass(frozen=True, slots=True)
-class Revoke:
+class Revoke(msgspec.Struct, frozen=True):
     """Let go of these in good order; then :meth:`Member.revoked`."""
 
     partitions: tuple[TopicPartition, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Lose:
+class Lose(msgspec.Struct, frozen=True):
     """These are gone; then :meth:`Member.lost`."""
 
     partitions: tuple[TopicPartition, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Adopt:
+class Adopt(msgspec.Struct, frozen=True):
     """Own exactly these from now on; ``added`` are the new ones among them."""
 
     partitions: tuple[TopicPartition, ...]
     added: tuple[TopicPartition, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Fail:
+class Fail(msgspec.Struct, frozen=True):
     """Tell the caller; then :meth:`Member.told`."""
 
     error: BrokerError
@@ -139,8 +131,7 @@ class Fail:
 Step: TypeAlias = Rest | BackOff | Join | Divide | Sync | Revoke | Lose | Adopt | Fail
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(msgspec.Struct, frozen=True):
     """Who speaks: what requests of a member carry."""
 
     generation_id: int

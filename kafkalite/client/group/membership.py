@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from inspect import isawaitable
 from typing import Final, Protocol, TypeVar, assert_never
+
+import msgspec
 
 from kafkalite.client.assignors import Assignor, Racks
 from kafkalite.client.background import Background
@@ -57,8 +58,7 @@ FAREWELL_TIMEOUT_MS: Final = 10_000
 _MEMBERSHIP_OVER: Final = frozenset({ErrorCode.UNKNOWN_MEMBER_ID, ErrorCode.ILLEGAL_GENERATION})
 
 
-@dataclass(frozen=True, slots=True)
-class GroupConfig:
+class GroupConfig(msgspec.Struct, frozen=True):
     """A member's settings, by Kafka's names."""
 
     group_id: str

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple, NewType, TypeAlias
+
+import msgspec
 
 from kafkalite.coordinator.group.records import GroupValue
 from kafkalite.protocol.join_group import JoinGroupResponse
@@ -39,8 +40,7 @@ class StorePurpose(enum.Enum):
     """A static member came back under a new member id: once stored, its join is answered."""
 
 
-@dataclass(frozen=True, slots=True)
-class StoreGroup:
+class StoreGroup(msgspec.Struct, frozen=True):
     """Append this as the group's record, and say how that went (`Group.stored`)."""
 
     group_id: str
@@ -50,21 +50,19 @@ class StoreGroup:
     """Of the replaced member."""
 
 
-@dataclass(frozen=True, slots=True)
-class Fact:
+class Fact(msgspec.Struct, frozen=True):
     """Something for the journal: an event type and its facts; each is the cause of the next."""
 
     type: str
     facts: dict[str, Any]
 
 
-@dataclass(slots=True)
-class Effects:
+class Effects(msgspec.Struct):
     """What is to be carried out, in this order: facts, answers, the store."""
 
-    answers: list[tuple[Ticket, Answer]] = field(default_factory=list)
-    stores: list[StoreGroup] = field(default_factory=list)
-    facts: list[Fact] = field(default_factory=list)
+    answers: list[tuple[Ticket, Answer]] = msgspec.field(default_factory=list)
+    stores: list[StoreGroup] = msgspec.field(default_factory=list)
+    facts: list[Fact] = msgspec.field(default_factory=list)
 
     def add(self, other: Effects) -> Effects:
         """Append what ``other`` holds; returns itself."""

@@ -19,8 +19,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Final
+
+import msgspec
 
 from kafkalite.common import TopicPartition
 from kafkalite.coordinator.config import NEW_MEMBER_JOIN_TIMEOUT_MS, GroupConfig
@@ -63,16 +64,14 @@ _EMPTY, _PREPARING, _COMPLETING, _STABLE, _DEAD = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Client:
+class Client(msgspec.Struct, frozen=True):
     """Who sent a request, as far as the group is concerned."""
 
     client_id: str
     host: str
 
 
-@dataclass(slots=True)
-class Member:
+class Member(msgspec.Struct):
     """One member."""
 
     member_id: str
@@ -108,8 +107,7 @@ class Member:
         return next((metadata for name, metadata in self.protocols if name == protocol), b"")
 
 
-@dataclass(slots=True)
-class Group:
+class Group(msgspec.Struct):
     """See the module."""
 
     group_id: str
@@ -121,12 +119,12 @@ class Group:
     """The protocol chosen for this generation."""
     leader: str | None = None
     """The member id of who makes the assignment: the first that came, until it goes."""
-    members: dict[str, Member] = field(default_factory=dict)
-    static: dict[str, str] = field(default_factory=dict)
+    members: dict[str, Member] = msgspec.field(default_factory=dict)
+    static: dict[str, str] = msgspec.field(default_factory=dict)
     """Instance id to member id."""
-    pending: dict[str, int] = field(default_factory=dict)
+    pending: dict[str, int] = msgspec.field(default_factory=dict)
     """Member ids that were given out and have not come back yet, with the end of their time."""
-    unsynced: dict[str, None] = field(default_factory=dict)
+    unsynced: dict[str, None] = msgspec.field(default_factory=dict)
     """Members of this generation that have not asked for their assignment."""
     state_timestamp_ms: int = -1
     """When the state was entered, in wall time; -1 where nobody knows."""
@@ -138,7 +136,7 @@ class Group:
     """In the first join phase of an empty group: how much longer it may be drawn out."""
     has_new_arrivals: bool = False
     """Whether somebody came since the present delay of such a phase began."""
-    offsets: Offsets = field(default_factory=Offsets)
+    offsets: Offsets = msgspec.field(default_factory=Offsets)
     stored: GroupValue | None = None
     """The group's record, as far as it is committed."""
     rebalance_began_ms: int | None = None

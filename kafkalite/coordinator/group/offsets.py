@@ -7,17 +7,17 @@ in the shard's list of keys in flight, which expiry leaves alone.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+
+import msgspec
 
 from kafkalite.common import TopicPartition
 from kafkalite.coordinator.group.records import OffsetValue
 
 
-@dataclass(slots=True)
-class Offsets:
+class Offsets(msgspec.Struct):
     """The committed offsets of one group."""
 
-    committed: dict[TopicPartition, OffsetValue] = field(default_factory=dict)
+    committed: dict[TopicPartition, OffsetValue] = msgspec.field(default_factory=dict)
 
     def apply(self, partition: TopicPartition, value: OffsetValue | None) -> None:
         """A record of this key was committed; None is a tombstone."""

@@ -20,7 +20,6 @@ read is left out and told in the journal: one bad record must not take a partiti
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -39,8 +38,7 @@ class MalformedRecord(Exception):
     """A record of an internal topic that cannot be read."""
 
 
-@dataclass(frozen=True, slots=True)
-class OffsetKey:
+class OffsetKey(msgspec.Struct, frozen=True):
     """One group's place in one partition."""
 
     group_id: str
@@ -48,8 +46,7 @@ class OffsetKey:
     partition: int
 
 
-@dataclass(frozen=True, slots=True)
-class GroupKey:
+class GroupKey(msgspec.Struct, frozen=True):
     """One group's last completed generation."""
 
     group_id: str
@@ -58,8 +55,7 @@ class GroupKey:
 Key: TypeAlias = OffsetKey | GroupKey
 
 
-@dataclass(frozen=True, slots=True)
-class OffsetValue:
+class OffsetValue(msgspec.Struct, frozen=True):
     """How far a group has come in a partition."""
 
     offset: int
@@ -70,8 +66,7 @@ class OffsetValue:
     commit_timestamp_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class MemberValue:
+class MemberValue(msgspec.Struct, frozen=True):
     """One member as of a stored generation."""
 
     member_id: str
@@ -85,8 +80,7 @@ class MemberValue:
     assignment: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class GroupValue:
+class GroupValue(msgspec.Struct, frozen=True):
     """A generation whose assignment is known, or one without members."""
 
     protocol_type: str
@@ -101,8 +95,7 @@ class GroupValue:
 Value: TypeAlias = OffsetValue | GroupValue
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(msgspec.Struct, frozen=True):
     """One record to append, or read back."""
 
     key: Key

@@ -10,8 +10,9 @@ give once they are committed, or the answer if they are not.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+import msgspec
 
 from kafkalite.common import TopicPartition
 from kafkalite.coordinator.config import GroupConfig
@@ -63,8 +64,7 @@ CLASSIC = "classic"
 NO_OFFSET = -1
 
 
-@dataclass(frozen=True, slots=True)
-class Plan(Generic[ResponseT]):
+class Plan(msgspec.Struct, Generic[ResponseT], frozen=True):
     """A change of what is committed."""
 
     records: Sequence[Record]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-
+import msgspec
 import pytest
 
 from kafkalite.cli.consumer_groups import (
@@ -114,7 +113,7 @@ def test_tables() -> None:
 
 
 def test_a_column_holds_its_header_too() -> None:
-    static = dataclasses.replace(MEMBER, group_instance_id="i")
+    static = msgspec.structs.replace(MEMBER, group_instance_id="i")
     group = GroupDescription("g", "Stable", "consumer", "range", (MEMBER, static), Node(1, "h", 9))
     header, *rows = member_lines(group, verbose=False)
     for row, instance in zip(rows, ("-", "i"), strict=True):
