@@ -32,7 +32,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     replicas: int = 3
     partitions: int = 6
     record_size: int = 100
-    batch_size: int = 262_144
+    batch_size: int = 1_000_000
+    """Bytes; by default near the most that a broker takes (message.max.bytes)."""
     compression: str = "none"
     filled: bool = False
     """The records to read are in the topic before the clock starts."""
@@ -159,6 +160,7 @@ TABLE: Final[Sequence[Row]] = (
         roles=(LATENCY_AT_A_RATE, FLOOD),
         acks="all",
         linger_ms=0,
+        batch_size=65_536,
         aim=1.5,
     ),
 )
@@ -196,7 +198,7 @@ EXTRA: Final[Sequence[Row]] = (
     ),
     *(
         _variant(f"batch-{size // 1024}k", f"batches of {size // 1024} KiB", batch_size=size)
-        for size in (8_192, 65_536, 1_000_000)
+        for size in (8_192, 65_536, 262_144, 1_000_000)
     ),
 )
 ROWS: Final[Mapping[str, Row]] = MappingProxyType({row.name: row for row in (*TABLE, *EXTRA)})
