@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -86,67 +86,88 @@ def bench(
     quiet_zookeeper()
     if output == "text":
         click.echo(machine())
-    runs: list[Run] = []
-    kafkas: list[KafkaRun] = []
-    group_runs: list[GroupRun] = []
-    for number in range(rounds):
-        for row in rows:
-            with cluster_outcomes(), client_outcomes():
-                try:
-                    run = run_row(row, records, lambda words: None)
-                    others = [] if kafka is None else _others(kafka, row, records)
-                except (RunFailed, KafkaFailed) as error:
-                    raise Failed(str(error)) from error
-            runs.append(run)
-            kafkas += others
-            if output == "text":
-                click.echo(f"round {number + 1}: {_text(row, [run])}{_beside(others)}")
-        for group_row in group_rows:
-            with cluster_outcomes(), client_outcomes():
-                try:
-                    group_run = run_group_row(group_row, records, lambda words: None)
-                except RunFailed as error:
-                    raise Failed(str(error)) from error
-            group_runs.append(group_run)
-            if output == "text":
-                click.echo(f"round {number + 1}: {_group_text(group_row, [group_run])}")
-    studied: dict[str, list[Figure]] = {}
-    for name in studies:
+    found = _Found()
+    say: Callable[[str], None] = click.echo if output == "text" else lambda words: None
+    try:
         with cluster_outcomes(), client_outcomes():
-            try:
-                studied[name] = STUDIES[name].run(Size(), lambda words: None)
-            except RunFailed as error:
-                raise Failed(str(error)) from error
-        if output == "text":
-            click.echo(f"{STUDIES[name].title}:")
-            for figure in studied[name]:
-                click.echo(f"  {figure.what}: {figure.value:,.2f} {figure.unit}")
-    document = {
-        "machine": machine(),
-        "when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "rows": [_summary(row, runs) for row in rows],
-        "runs": runs,
-        "kafka": kafkas,
-        "groups": group_runs,
-        "studies": studied,
-    }
-    results.mkdir(parents=True, exist_ok=True)
-    encoded = msgspec.json.format(msgspec.json.encode(document), indent=2)
-    (results / "bench.json").write_bytes(encoded)
-    if rows:
-        (results / "bench.svg").write_text(_plot(rows, runs))
+            _measure(rows, group_rows, studies, kafka, rounds=rounds, records=records, found=found, say=say)
+    except (RunFailed, KafkaFailed) as error:
+        raise Failed(str(error)) from error
+    finally:
+        # Rows take minutes: what one of them runs into must not cost what the others found.
+        files = found.write(rows, results)
+        if files:
+            say(f"\nIt is all in {' and '.join(str(results / name) for name in files)}.")
     if output == "json":
-        click.echo(encoded.decode())
+        click.echo((results / "bench.json").read_text())
         return
     if rows:
         click.echo(f"\nmedian (min to max) of {rounds} rounds:")
     for row in rows:
-        beside = _beside([each for each in kafkas if each.row == row.name])
-        click.echo(_text(row, [run for run in runs if run.row == row.name]) + beside)
+        beside = _beside([each for each in found.kafka if each.row == row.name])
+        click.echo(_text(row, found.of(row)) + beside)
     for group_row in group_rows:
-        click.echo(_group_text(group_row, [run for run in group_runs if run.row == group_row.name]))
-    files = ["bench.json", *(["bench.svg"] if rows else [])]
-    click.echo(f"\nIt is all in {' and '.join(str(results / name) for name in files)}.")
+        click.echo(_group_text(group_row, [run for run in found.groups if run.row == group_row.name]))
+
+
+class _Found(msgspec.Struct):
+    """What has been measured so far."""
+
+    runs: list[Run] = []
+    kafka: list[KafkaRun] = []
+    groups: list[GroupRun] = []
+    studies: dict[str, list[Figure]] = {}
+
+    def of(self, row: Row) -> list[Run]:
+        return [run for run in self.runs if run.row == row.name]
+
+    def write(self, rows: Sequence[Row], results: Path) -> list[str]:
+        """Write the files into ``results``; returns their names, none where nothing was measured."""
+        if not (self.runs or self.groups or self.studies):
+            return []
+        measured = [row for row in rows if self.of(row)]
+        document = {
+            "machine": machine(),
+            "when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "rows": [_summary(row, self.of(row)) for row in measured],
+            **msgspec.structs.asdict(self),
+        }
+        results.mkdir(parents=True, exist_ok=True)
+        (results / "bench.json").write_bytes(msgspec.json.format(msgspec.json.encode(document), indent=2))
+        if not measured:
+            return ["bench.json"]
+        (results / "bench.svg").write_text(_plot(measured, self.runs))
+        return ["bench.json", "bench.svg"]
+
+
+def _measure(
+    rows: Sequence[Row],
+    group_rows: Sequence[GroupRow],
+    studies: Sequence[str],
+    kafka: Kafka | None,
+    *,
+    rounds: int,
+    records: int,
+    found: _Found,
+    say: Callable[[str], None],
+) -> None:
+    """Measure everything in turn and add it to ``found``. Raises RunFailed, KafkaFailed."""
+    for number in range(rounds):
+        for row in rows:
+            run = run_row(row, records, lambda words: None)
+            found.runs.append(run)
+            others = [] if kafka is None else _others(kafka, row, records)
+            found.kafka += others
+            say(f"round {number + 1}: {_text(row, [run])}{_beside(others)}")
+        for group_row in group_rows:
+            group_run = run_group_row(group_row, records, lambda words: None)
+            found.groups.append(group_run)
+            say(f"round {number + 1}: {_group_text(group_row, [group_run])}")
+    for name in studies:
+        figures = found.studies[name] = STUDIES[name].run(Size(), lambda words: None)
+        say(f"{STUDIES[name].title}:")
+        for figure in figures:
+            say(f"  {figure.what}: {figure.value:,.2f} {figure.unit}")
 
 
 class _Chosen(NamedTuple):
@@ -238,8 +259,7 @@ def _beside(runs: Sequence[KafkaRun]) -> str:
     return "".join(parts)
 
 
-def _summary(row: Row, runs: Sequence[Run]) -> dict[str, object]:
-    same = [run for run in runs if run.row == row.name]
+def _summary(row: Row, same: Sequence[Run]) -> dict[str, object]:
     return {
         **msgspec.structs.asdict(row),
         "records_per_s": Spread.of([run.records_per_s for run in same])._asdict(),

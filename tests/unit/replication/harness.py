@@ -174,7 +174,6 @@ class Store:
         if fate.lose_isr_request or session is not self._node.session:
             return Unknown("connection lost")
         if fate.isr_takes_effect_after_s:
-
             took_effect = asyncio.Event()
             self._under_way.add(took_effect)
 
