@@ -61,8 +61,6 @@ class Fetcher:
         self._background = background
         self._loops: dict[int, asyncio.Event] = {}
         """What wakes the fetch loop of each leader."""
-        self._left_out_since: dict[int, float] = {}
-        """Since when each leader's fetches leave out a partition that has enough buffered."""
 
     def sync(self) -> None:
         """Something about positions or leaders changed: see to it that there is a loop for each leader."""
@@ -99,25 +97,30 @@ class Fetcher:
                 if node is None or not led:
                     return
                 now = self._clock.monotonic()
-                wanted, moments, is_one_left_out = [], [], False
+                wanted, moments, left_out = [], [], []
                 for state in led:
-                    if not state.may_fetch:
-                        is_one_left_out |= state.wants_data
-                    elif state.retry_at > now:
+                    if state.has_enough:
+                        state.enough_since = now if state.enough_since is None else state.enough_since
+                        left_out.append(state.enough_since)
+                        continue
+                    state.enough_since = None
+                    if not state.wants_data:
+                        continue
+                    if state.retry_at > now:
                         moments.append(state.retry_at)
                     else:
                         wanted.append(state)
-                if not is_one_left_out:
-                    self._left_out_since.pop(node_id, None)
                 pause = self._cluster.backs_off_until(node.address)
                 if wanted and pause > now:
                     moments.append(pause)
                     wanted = []
                 if wanted:
                     max_wait_ms = self._config.max_wait_ms
-                    if is_one_left_out:
-                        since = self._left_out_since.setdefault(node_id, now)
-                        max_wait_ms = min(max_wait_ms, max(_SHORTEST_POLL_MS, int((now - since) * 1000)))
+                    if left_out:
+                        # Until this is answered nobody asks for those: whose buffer filled just now may
+                        # be read just as soon.
+                        full_ms = int((now - max(left_out)) * 1000)
+                        max_wait_ms = min(max_wait_ms, max(_SHORTEST_POLL_MS, full_ms))
                     await self._fetch(node, wanted, max_wait_ms)
                     continue
                 timer = loop.call_later(max(0.0, min(moments) - now), event.set) if moments else None
@@ -128,7 +131,6 @@ class Fetcher:
                         timer.cancel()
         finally:
             del self._loops[node_id]
-            self._left_out_since.pop(node_id, None)
 
     async def _fetch(self, node: Node, wanted: list[PartitionState], max_wait_ms: int) -> None:
         token = object()

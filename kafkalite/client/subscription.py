@@ -85,6 +85,8 @@ class PartitionState:
         self._open_epoch = -1
         self._poison: DeserializationError | None = None
         self._chunks: deque[Chunk] = deque()
+        self.enough_since: float | None = None
+        """Since when (monotonic seconds) fetches leave it out because enough is buffered."""
 
     # --- Position ------------------------------------------------------------------------------
 
@@ -141,9 +143,9 @@ class PartitionState:
     # --- Buffer --------------------------------------------------------------------------------
 
     @property
-    def may_fetch(self) -> bool:
-        """Whether more should be asked for, apart from back-off."""
-        return self.wants_data and len(self._chunks) < MAX_BUFFERED
+    def has_enough(self) -> bool:
+        """Whether it is read, and so much of it is buffered that no more should be asked for now."""
+        return len(self._chunks) >= MAX_BUFFERED and self.wants_data
 
     @property
     def wants_data(self) -> bool:

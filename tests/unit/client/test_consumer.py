@@ -415,6 +415,27 @@ def test_a_busy_partition_is_not_starved_by_a_quiet_one() -> None:
     scenario(story, "t", partitions=2, max_partition_fetch_bytes=1200)
 
 
+def test_a_steady_reader_is_not_held_up_by_a_partition_that_ends() -> None:
+    """While it reads both, one or the other always has enough; that says nothing of how fast it reads."""
+
+    async def story(cluster: FakeCluster, consumer: Consumer) -> None:
+        cluster.elect(T1, 1)
+        for number in range(200):
+            put(cluster, T0, b"%d" % number)
+            if number < 100:
+                put(cluster, T1, b"%d" % number)
+        loop = asyncio.get_running_loop()
+        longest = 0.0
+        for _ in range(300):
+            began = loop.time()
+            await consumer.getone()
+            longest = max(longest, loop.time() - began)
+            await asyncio.sleep(0.01)
+        assert longest < 0.1
+
+    scenario(story, "t", partitions=2, max_partition_fetch_bytes=1)
+
+
 def test_no_more_is_fetched_than_is_wanted() -> None:
     async def story(cluster: FakeCluster, consumer: Consumer) -> None:
         for _ in range(50):
