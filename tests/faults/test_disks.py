@@ -11,7 +11,7 @@ import pytest
 
 from kafkalite.cluster.launcher import Cluster
 from kafkalite.common import TopicPartition
-from kafkalite.torture.faults import harm
+from kafkalite.torture.faults import NoEffect, harm
 from kafkalite.torture.replicas import compare
 
 from .conftest import OVERRIDES, FaultCluster
@@ -59,21 +59,26 @@ async def _verified(cluster: FaultCluster, workload: Workload) -> None:
 )
 async def test_what_a_power_cut_leaves_of_one_replica(cluster: FaultCluster, way: str, role: str) -> None:
     topic = await cluster.create_topic(partitions=1)
-    leader = await cluster.leader(topic)
-    victim = leader if role == "leader" else next(id for id in (1, 2, 3) if id != leader)
     async with Workload(cluster.bootstrap_servers, topic, 1, padding=b"x" * 200).running() as workload:
-        await workload.acknowledges(1000)
-        await cluster.kill(f"broker-{victim}")
-        # Raises unless something was there to be harmed.
-        harm([cluster.data(victim) / f"{topic}-0"], way, random.Random(victim))
+        while True:
+            await workload.acknowledges(1000)
+            leader = await cluster.leader(topic)
+            victim = leader if role == "leader" else next(id for id in (1, 2, 3) if id != leader)
+            await cluster.kill(f"broker-{victim}")
+            try:
+                harm([cluster.data(victim) / f"{topic}-0"], way, random.Random(victim))
+                break
+            except NoEffect:  # It died when it had just begun a segment.
+                await cluster.start(f"broker-{victim}")
+                await cluster.is_whole(topic)
         await workload.acknowledges(200)
         await cluster.start(f"broker-{victim}")
         await cluster.is_whole(topic)
         await workload.acknowledges(200)
     log = cluster.data(victim) / f"{topic}-0"
-    recovered = next(
+    recovered = [
         event for event in cluster.events(victim) if event.type == "LogRecovered" and event.topic == topic
-    )
+    ][-1]
     if way == "flipped byte":
         assert recovered.facts["truncated_bytes"] > 0, "nobody noticed the flipped byte"
     for segment in log.glob("*.log"):
