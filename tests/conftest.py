@@ -12,7 +12,7 @@ settings.register_profile("untimed", deadline=None, suppress_health_check=[Healt
 settings.load_profile("untimed")
 
 
-class ClustersInTurn(LoadScopeScheduling):  # type: ignore[misc]
+class ClustersInTurn(LoadScopeScheduling):  # type: ignore[misc] # xdist has no types: a base that is Any.
     """Where tests run side by side, those that start clusters do so one after the other."""
 
     def _split_scope(self, nodeid: str) -> str:

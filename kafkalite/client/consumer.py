@@ -58,9 +58,6 @@ from kafkalite.transport.http import HttpTransport
 
 _ISOLATION: Final = {"read_uncommitted": READ_UNCOMMITTED, "read_committed": READ_COMMITTED}
 _RESET: Final = {"latest": LATEST, "earliest": EARLIEST, "none": None}
-_SHORTEST_POLL_MS: Final = 5
-_SLOW_ANSWER_MS: Final = 1000
-"""How long past its long poll a leader may be silent before metadata is asked for."""
 
 PartT = TypeVar("PartT", list[ConsumerRecord], RecordColumns)
 

@@ -100,7 +100,8 @@ class Fetcher:
                 wanted, moments, left_out = [], [], []
                 for state in led:
                     if state.has_enough:
-                        state.enough_since = now if state.enough_since is None else state.enough_since
+                        if state.enough_since is None:
+                            state.enough_since = now
                         left_out.append(state.enough_since)
                         continue
                     state.enough_since = None
