@@ -58,6 +58,8 @@ class HttpRequest(msgspec.Struct, frozen=True):
     """The name of the listener that the request came in on."""
     peer: str = ""
     """The other side's address, for logs."""
+    correlation_id: str | None = None
+    """`X-Correlation-Id`, which is not among the headers: what tells a client's requests apart."""
 
 
 class HttpReply(msgspec.Struct, frozen=True):
@@ -69,6 +71,8 @@ class HttpReply(msgspec.Struct, frozen=True):
     headers: Mapping[str, str] = {}
     stream: Callable[[Callable[[bytes], Awaitable[None]]], Awaitable[None]] | None = None
     """Set for an answer without an end (server-sent events): called with an async ``write``."""
+    correlation_id: str | None = None
+    """`X-Correlation-Id`, which is not among the headers: that of the request."""
 
 
 Handler: TypeAlias = Callable[[HttpRequest], Awaitable[HttpReply]]
@@ -153,8 +157,7 @@ class SystemClock:
     def wall_ms(self) -> int:
         return time.time_ns() // 1_000_000
 
-    def monotonic(self) -> float:
-        return time.monotonic()
+    monotonic = staticmethod(time.monotonic)
 
 
 class ThreadOffload:

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final
 
 from kafkalite.common import (
@@ -431,13 +431,13 @@ class ReplicaManager:
 
     # ---- requests of clients and followers ----
 
-    async def produce(self, request: ProduceRequest) -> ProduceResponse:
+    def produce(self, request: ProduceRequest) -> Coroutine[Any, Any, ProduceResponse]:
         """Append and acknowledge; see :mod:`kafkalite.replication.appends`."""
-        return await self._appends.produce(request)
+        return self._appends.produce(request)
 
-    async def fetch(self, request: FetchRequest) -> FetchResponse:
+    def fetch(self, request: FetchRequest) -> Coroutine[Any, Any, FetchResponse]:
         """Read, waiting for `min_bytes`; see :mod:`kafkalite.replication.reads`."""
-        return await self._reads.fetch(request)
+        return self._reads.fetch(request)
 
     async def list_offsets(self, request: ListOffsetsRequest) -> ListOffsetsResponse:
         """Find offsets; see :mod:`kafkalite.replication.reads`."""

@@ -101,13 +101,15 @@ class RequestContext(NamedTuple):
     """The other side's address, for logs."""
 
 
-ApiHandler: TypeAlias = Callable[[Any, RequestContext], Awaitable[Message]]
+ApiHandler: TypeAlias = Callable[[Any, RequestContext], Coroutine[Any, Any, Message]]
 """From a request to its response; the request is of the type that :data:`APIS` names."""
 
 
 class _Served(msgspec.Struct, frozen=True):
     api: Api
     handle: ApiHandler
+    may_stop: bool
+    """Cancelled when the client's connection is lost, instead of running to its end."""
 
 
 class _Refused(Exception):
@@ -154,6 +156,7 @@ class Application:
         self._metrics = metrics
         self._clock = clock
         self._served: dict[str, _Served] = {}
+        """By path."""
         self._catalogue: bytes | None = None
         self._unfinished: dict[asyncio.Task[Message], None] = {}
         """Changes of state that run now, in the order in which they began."""
@@ -167,33 +170,36 @@ class Application:
 
     def register(self, api_name: str, handler: ApiHandler) -> None:
         """Serve the API ``api_name`` (a key of :data:`APIS`) with ``handler``."""
-        assert api_name not in self._served, f"{api_name} has two handlers"
-        self._served[api_name] = _Served(APIS[api_name], handler)
+        path = f"/v1/{api_name}"
+        assert path not in self._served, f"{api_name} has two handlers"
+        api = APIS[api_name]
+        self._served[path] = _Served(api, handler, api.read_only or api_name in CANCELLABLE)
         self._catalogue = None
 
     async def __call__(self, request: HttpRequest) -> HttpReply:
         """Answer ``request``; raises nothing but cancellation."""
         began = self._clock.monotonic()
-        headers = request.headers
-        correlation_id = headers.get("x-correlation-id")
-        name = request.path.removeprefix("/v1/")
+        served = self._served.get(request.path)
+        # A metric's label: an API's name, never what somebody outside made up.
+        label = served.api.name if served is not None else "unknown"
         try:
-            reply = await self._route(name, request, correlation_id)
+            if served is not None and self.state.serves:
+                reply = await self._call(served, request)
+            else:
+                reply = self._answer_other(request)
         except _Refused as refused:
-            self._metrics.request_refused(self._label(name), refused.code.name)
+            self._metrics.request_refused(label, refused.code.name)
             reply = _error_reply(refused)
         except Exception as error:
             _logger.exception("%s %s failed", request.method, request.path)
             code = error.code if isinstance(error, BrokerError) else ErrorCode.UNKNOWN_SERVER_ERROR
-            self._metrics.request_refused(self._label(name), code.name)
+            self._metrics.request_refused(label, code.name)
             reply = _error_reply(_Refused(500, code, type(error).__name__))
-        if correlation_id is not None:
-            reply = HttpReply(
-                reply.status, reply.body, {**reply.headers, "X-Correlation-Id": correlation_id}, reply.stream
-            )
+        if reply.correlation_id != request.correlation_id:
+            reply = HttpReply(reply.status, reply.body, reply.headers, reply.stream, request.correlation_id)
         seconds = self._clock.monotonic() - began
-        if name in self._served:
-            self._metrics.observe_request(name, seconds)
+        if served is not None:
+            self._metrics.observe_request(label, seconds)
         if _request_log.isEnabledFor(logging.DEBUG):
             _request_log.debug(
                 "%s %s -> %d in %.3f ms; %d bytes, listener %s, from %s, client %s, correlation %s, cause %s",
@@ -204,26 +210,20 @@ class Application:
                 len(request.body),
                 request.listener,
                 request.peer,
-                headers.get("x-client-id"),
-                correlation_id,
-                headers.get("x-cause-id"),
+                request.headers.get("x-client-id"),
+                request.correlation_id,
+                request.headers.get("x-cause-id"),
             )
         return reply
 
-    def _label(self, name: str) -> str:
-        """A metric's label: an API's name, never what somebody outside made up."""
-        return name if name in self._served else "unknown"
-
-    async def _route(self, name: str, request: HttpRequest, correlation_id: str | None) -> HttpReply:
+    def _answer_other(self, request: HttpRequest) -> HttpReply:
+        """Answer what is no call of an API that is served now."""
         path = request.path
         if path == "/v1/health":
             _require_get(request, path)
             return self._health()
         if not self.state.serves:
             raise _unavailable(f"the broker is {self.state.name}")
-        served = self._served.get(name) if path.startswith("/v1/") else None
-        if served is not None:
-            return await self._call(served, request, correlation_id)
         if path in ("/v1", "/v1/"):
             _require_get(request, path)
             return HttpReply(200, (self._list_apis(),), {"Content-Type": JSON})
@@ -239,7 +239,7 @@ class Application:
             404, ErrorCode.UNSUPPORTED_VERSION, f"there is no API at {path}; GET /v1 lists what there is"
         )
 
-    async def _call(self, served: _Served, request: HttpRequest, correlation_id: str | None) -> HttpReply:
+    async def _call(self, served: _Served, request: HttpRequest) -> HttpReply:
         api = served.api
         if not self.has_broker_epoch and api.name in ORDERS:
             raise _unavailable("the broker is not registered at the moment: it does not know its epoch")
@@ -257,30 +257,28 @@ class Application:
         context = RequestContext(
             listener=request.listener,
             client_id=headers.get("x-client-id"),
-            correlation_id=correlation_id,
+            correlation_id=request.correlation_id,
             cause=EventId(cause) if cause is not None else None,
             peer=request.peer,
         )
         try:
-            if api.read_only or api.name in CANCELLABLE:
-                response = await self._handle(served, message, context)
-            else:
-                response = await self._finish(self._handle(served, message, context))
+            work = served.handle(message, context)
+            if cause is not None:
+                work = self._because(EventId(cause), work)
+            response = await (work if served.may_stop else self._finish(work))
         except Unavailable as error:
             raise _unavailable(str(error)) from None
         except BrokerError as error:
             if (whole := _whole_response(api.response, error)) is None:
                 raise
             response = whole
-        if as_json:
-            return HttpReply(200, (to_json(response),), {"Content-Type": JSON})
-        return HttpReply(200, encode(response), {"Content-Type": MSGPACK})
+        body = [to_json(response)] if as_json else encode(response)
+        kind = JSON if as_json else MSGPACK
+        return HttpReply(200, body, {"Content-Type": kind}, correlation_id=request.correlation_id)
 
-    async def _handle(self, served: _Served, message: Message, context: RequestContext) -> Message:
-        if context.cause is None:
-            return await served.handle(message, context)
-        with self._journal.because(context.cause):
-            return await served.handle(message, context)
+    async def _because(self, cause: EventId, work: Coroutine[Any, Any, Message]) -> Message:
+        with self._journal.because(cause):
+            return await work
 
     async def _finish(self, work: Coroutine[Any, Any, Message]) -> Message:
         """Await ``work``, which goes on where this is cancelled; :meth:`close` ends it then."""

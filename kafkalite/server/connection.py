@@ -55,6 +55,8 @@ class _Target(NamedTuple):
     path: str
     query: Mapping[str, Sequence[str]]
     headers: Mapping[str, str]
+    correlation_id: str | None
+    """One that is no number, and so a part of this head."""
 
 
 def _read_head(head: bytes) -> _Target | None:
@@ -67,7 +69,7 @@ def _read_head(head: bytes) -> _Target | None:
         return None
     del headers["content-length"]  # The one thing that heads of these bytes do not share.
     path, query = split_target(match[1].decode("ascii"))
-    return _Target(path, query, headers)
+    return _Target(path, query, headers, headers.pop("x-correlation-id", None))
 
 
 def split_target(target: str) -> tuple[str, Mapping[str, Sequence[str]]]:
@@ -133,19 +135,17 @@ class Service:
 
         Raises ValueError for a line break in it.
         """
-        fields = tuple(reply.headers.items())
-        correlation = b""
-        if fields and fields[-1][0] == "X-Correlation-Id" and fields[-1][1].isalnum():
-            correlation = b"X-Correlation-Id: %b\r\n" % fields[-1][1].encode()
-            fields = fields[:-1]
-        key = (reply.status, fields)
+        key = (reply.status, tuple(reply.headers.items()))
         known = self._reply_heads.get(key)
         if known is None:
             if len(self._reply_heads) >= MAX_KNOWN_REPLY_HEADS:
                 self._reply_heads.clear()
-            known = self._reply_heads[key] = _write_head(reply.status, fields)
-        # The correlation id comes last: that is where it is expected (`framing.Heads`).
-        return b"%b%b\r\n%b\r\n" % (known, framing, correlation)
+            known = self._reply_heads[key] = _write_head(*key)
+        correlation_id = reply.correlation_id
+        if correlation_id is None:
+            return b"%b%b\r\n\r\n" % (known, framing)
+        # It comes last: that is where it is expected (`framing.Heads`). What came in a head is ASCII.
+        return b"%b%b\r\nX-Correlation-Id: %b\r\n\r\n" % (known, framing, correlation_id.encode())
 
 
 def _write_head(status: int, fields: Sequence[tuple[str, str]]) -> bytes:
@@ -249,11 +249,12 @@ class Connection(Framed):
         if self._is_refused:
             return
         self._has_head_begun = False
-        path, query, headers = self._target
+        path, query, headers, correlation_id = self._target
+        service = self._service
         if self._correlation_id is not None:
-            headers = {**headers, "x-correlation-id": self._correlation_id}
+            correlation_id = self._correlation_id
         self._waiting.append(
-            HttpRequest("POST", path, query, headers, body, self._service.listener, self._peer)
+            HttpRequest("POST", path, query, headers, body, service.listener, self._peer, correlation_id)
         )
         self._waiting_weight += len(body) + _WEIGHT_OF_REQUEST
         if self._more is not None:
@@ -309,11 +310,7 @@ class Connection(Framed):
 
     @property
     def _patience_s(self) -> float:
-        return self._service.body_timeout_s if self._is_mid_message else self._service.idle_s
-
-    @property
-    def _is_mid_message(self) -> bool:
-        return self.is_mid_head or self.is_mid_body
+        return self._service.body_timeout_s if self.is_mid_message else self._service.idle_s
 
     def _look_at_time(self) -> None:
         self._timer = None
@@ -322,7 +319,7 @@ class Connection(Framed):
         limit_s = self._patience_s
         if self._loop.time() < self._since + limit_s:
             self._expect_within(limit_s)
-        elif self._is_mid_message:
+        elif self.is_mid_message:
             self._refuse(408, f"no further byte came for {limit_s:g} s", ErrorCode.INVALID_REQUEST)
         else:
             self._transport.close()
@@ -331,8 +328,17 @@ class Connection(Framed):
 
     async def _serve(self) -> None:
         try:
-            while await self._await_request():
-                await self._serve_one(self._waiting.popleft())
+            while True:
+                if self._waiting:
+                    await self._serve_one(self._waiting.popleft())
+                elif self._rest is None:
+                    self._since = self._loop.time()
+                    self._more = self._loop.create_future()
+                    self._expect_within(self._patience_s)
+                    await self._more
+                else:
+                    self._hand_over(self._rest)
+                    return
         except asyncio.CancelledError:
             # Also where only the handler was cancelled: nobody would be answered any more.
             self._transport.abort()
@@ -340,18 +346,6 @@ class Connection(Framed):
         except Exception as error:
             _logger.error("a request failed outside its handler", exc_info=error)
             self._refuse(500, type(error).__name__, ErrorCode.UNKNOWN_SERVER_ERROR)
-
-    async def _await_request(self) -> bool:
-        """Wait until a request is there; False where the connection is not served here any more."""
-        while not self._waiting:
-            if self._rest is not None:
-                self._hand_over(self._rest)
-                return False
-            self._since = self._loop.time()
-            self._more = self._loop.create_future()
-            self._expect_within(self._patience_s)
-            await self._more
-        return True
 
     async def _serve_one(self, request: HttpRequest) -> None:
         self._waiting_weight -= len(request.body) + _WEIGHT_OF_REQUEST

@@ -143,15 +143,18 @@ class HttpListening:
         except ConnectionError:
             return web.Response()  # The client left in the middle of its body; nobody waits for this.
         path, query = split_target(request.raw_path)
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        correlation_id = headers.pop("x-correlation-id", None)
         reply = await self._handler(
             HttpRequest(
                 method=request.method,
                 path=path,
                 query=query,
-                headers={name.lower(): value for name, value in request.headers.items()},
+                headers=headers,
                 body=body,
                 listener=self._listener,
                 peer=peer_name(request.transport),
+                correlation_id=correlation_id,
             )
         )
         try:
@@ -220,17 +223,19 @@ class _Connection(RequestHandler):
 
 
 async def _send(request: web.BaseRequest, reply: HttpReply) -> web.StreamResponse:
+    headers = _headers(reply.headers, reply.correlation_id)
     if reply.stream is None:
-        return web.Response(status=reply.status, headers=_headers(reply.headers), body=b"".join(reply.body))
-    streaming = web.StreamResponse(status=reply.status, headers=_headers(reply.headers))
+        return web.Response(status=reply.status, headers=headers, body=b"".join(reply.body))
+    streaming = web.StreamResponse(status=reply.status, headers=headers)
     await streaming.prepare(request)
     await reply.stream(streaming.write)
     await streaming.write_eof()
     return streaming
 
 
-def _headers(headers: Mapping[str, str]) -> dict[str, str]:
-    return {"Server": "kafkalite", **headers}
+def _headers(headers: Mapping[str, str], correlation_id: str | None) -> dict[str, str]:
+    echoed = {} if correlation_id is None else {"X-Correlation-Id": correlation_id}
+    return {"Server": "kafkalite", **headers, **echoed}
 
 
 def _refusal(
@@ -244,10 +249,8 @@ def _refusal(
 
     What else the client sent on it cannot be told from the rest of what was refused.
     """
-    headers = {"Content-Type": "application/json"}
     correlation_id = request.headers.get("X-Correlation-Id") if request is not None else None
-    if correlation_id is not None:
-        headers["X-Correlation-Id"] = correlation_id
-    response = web.Response(status=status, headers=_headers(headers), body=refusal_body(message, code))
+    headers = _headers({"Content-Type": "application/json"}, correlation_id)
+    response = web.Response(status=status, headers=headers, body=refusal_body(message, code))
     response.force_close()
     return response

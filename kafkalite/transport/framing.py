@@ -164,6 +164,11 @@ class Framed(asyncio.BufferedProtocol):
         """Whether a body is due or under way."""
         return self._body is not None
 
+    @property
+    def is_mid_message(self) -> bool:
+        """Whether a head or a body has begun and is not complete."""
+        return self._body is not None or bool(self._partial)
+
     # --- The loop calls these --------------------------------------------------------------------
 
     def get_buffer(self, sizehint: int) -> memoryview:

@@ -356,7 +356,7 @@ class _Connection(Framed):
     def _cut_off(self, how: str) -> str:
         how = "the connection was closed" if how == "closed" else how
         parser = self._parser
-        is_mid_answer = parser.is_mid_answer if parser is not None else self.is_mid_head or self.is_mid_body
+        is_mid_answer = parser.is_mid_answer if parser is not None else self.is_mid_message
         return f"{how} in the middle of the answer" if is_mid_answer else how
 
     def pause_writing(self) -> None:
@@ -379,9 +379,9 @@ class _Connection(Framed):
 
     def body_received(self, body: memoryview) -> None:
         status, headers = self._meaning
-        if self._correlation_id is not None:
-            headers = {**headers, "x-correlation-id": self._correlation_id}
-        self.answered(HttpReply(status, (body,) if body else (), headers))
+        self.answered(
+            HttpReply(status, (body,) if body else (), headers, correlation_id=self._correlation_id)
+        )
 
     def raw_received(self, data: bytes) -> None:
         if self._parser is None:

@@ -189,6 +189,7 @@ class _Connection:
                         request.body,
                         server.listener,
                         self.source.name,
+                        request.correlation_id,
                     )
                 )
             except asyncio.CancelledError:
@@ -362,14 +363,17 @@ class NodeTransport:
         if connection is None or connection.broken:
             connection = self._lanes[address, lane] = self._network.connect(self._process, address)
         path, _, query = target.partition("?")
+        sent = {name.lower(): value for name, value in headers.items()}
+        correlation_id = sent.pop("x-correlation-id", None)
         exchange = connection.submit(
             HttpRequest(
                 method,
                 path,
                 parse_qs(query) if query else {},
-                {name.lower(): value for name, value in headers.items()},
+                sent,
                 memoryview(b"".join(body)),
                 listener="",
+                correlation_id=correlation_id,
             )
         )
         timer = asyncio.get_running_loop().call_later(timeout_ms / 1000, exchange.time_out, timeout_ms)

@@ -78,11 +78,15 @@ class Setup:
         *,
         headers: Mapping[str, str] | None = None,
         query: Mapping[str, list[str]] | None = None,
+        correlation_id: str | None = None,
     ) -> HttpReply:
         if headers is None:
             headers = {"content-type": "application/msgpack"} if method == "POST" else {}
         return await self.application(
-            HttpRequest(method, path, query or {}, headers, memoryview(body), "INTERNAL", "127.0.0.1:5")
+            HttpRequest(
+                *(method, path, query or {}, headers, memoryview(body), "INTERNAL", "127.0.0.1:5"),
+                correlation_id=correlation_id,
+            )
         )
 
 
@@ -116,14 +120,13 @@ async def test_a_request_becomes_a_message_and_the_response_messagepack(setup: S
     headers = {
         "content-type": "application/msgpack",
         "x-client-id": "me",
-        "x-correlation-id": "77",
         "x-cause-id": "1-2-3",
     }
     body = packed({"topics": [{"name": "orders"}], "from_the_future": 1})
-    reply = await setup.ask("POST", "/v1/metadata", body, headers=headers)
+    reply = await setup.ask("POST", "/v1/metadata", body, headers=headers, correlation_id="77")
     assert reply.status == 200
     assert reply.headers["Content-Type"] == "application/msgpack"
-    assert reply.headers["X-Correlation-Id"] == "77"
+    assert reply.correlation_id == "77"
     assert msgspec.msgpack.decode(content(reply))["controller_id"] == 1
     ((request, context),) = setup.seen
     assert isinstance(request, MetadataRequest)
@@ -369,12 +372,11 @@ async def test_metrics_count_requests_by_api_and_never_by_what_was_made_up(setup
 
 async def test_requests_are_logged_at_debug(setup: Setup, caplog: pytest.LogCaptureFixture) -> None:
     setup.answers("metadata", METADATA)
-    headers = {"content-type": "application/msgpack", "x-correlation-id": "c-9"}
     with caplog.at_level(logging.INFO, "kafkalite.request"):
-        await setup.ask("POST", "/v1/metadata", packed({}), headers=headers)
+        await setup.ask("POST", "/v1/metadata", packed({}), correlation_id="c-9")
         assert caplog.messages == []
     with caplog.at_level(logging.DEBUG, "kafkalite.request"):
-        await setup.ask("POST", "/v1/metadata", packed({}), headers=headers)
+        await setup.ask("POST", "/v1/metadata", packed({}), correlation_id="c-9")
     (line,) = caplog.messages
     assert "/v1/metadata -> 200" in line
     assert "c-9" in line

@@ -38,8 +38,7 @@ async def test_bodies_larger_than_the_first_buffer_come_back_whole() -> None:
 
 async def test_correlation_ids_differ_while_heads_are_the_same() -> None:
     async def handler(request: HttpRequest) -> HttpReply:
-        number = request.headers["x-correlation-id"]
-        return HttpReply(200, (request.body,), {"Content-Type": "a/b", "X-Correlation-Id": number})
+        return HttpReply(200, (request.body,), {"Content-Type": "a/b"}, correlation_id=request.correlation_id)
 
     async with serving(handler) as listening:
         client = await RawClient.to(listening)
@@ -49,6 +48,19 @@ async def test_correlation_ids_differ_while_heads_are_the_same() -> None:
         for n in range(5):
             _, headers, body = await client.answer()
             assert (body, headers["x-correlation-id"]) == (b"%d" % n, f"{n * 10}")
+
+
+async def test_a_correlation_id_in_words_is_echoed_by_either_server() -> None:
+    async def handler(request: HttpRequest) -> HttpReply:
+        assert "x-correlation-id" not in request.headers
+        return HttpReply(200, (request.body,), correlation_id=request.correlation_id)
+
+    async with serving(handler) as listening:
+        client = await RawClient.to(listening)
+        for extra in ("", "", "TE: trailers\r\n"):  # The last one is not plain.
+            for words in ("order-7", "order-8"):
+                await client.send(post(b"x", extra=f"{extra}X-Correlation-Id: {words}\r\n"))
+                assert (await client.answer())[1]["x-correlation-id"] == words
 
 
 async def test_a_request_that_is_not_plain_goes_to_the_complete_server_in_its_turn() -> None:
