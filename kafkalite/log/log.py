@@ -205,10 +205,13 @@ class Log:
         self._bases = [segment.base_offset for segment in self._segments]
         self._epochs = loaded.epochs
         self._producers = loaded.producers
-        self._log_start_offset = loaded.log_start_offset
-        self._log_end_offset = self._active.next_offset
+        self.log_start_offset = loaded.log_start_offset
+        """The first offset that may be read. This, and the next two, are for others to read only."""
+        self.log_end_offset = self._active.next_offset
+        """The offset that the next record will get (exclusive end)."""
         self._recovery_point = loaded.recovery_point
-        self._high_watermark = 0
+        self.high_watermark = 0
+        """Everything below is committed (exclusive)."""
         self.update_high_watermark(high_watermark)
         self._snapshots = list(loaded.snapshots)
         self._unsynced_paths: dict[str, None] = dict.fromkeys(loaded.unsynced_paths)
@@ -235,24 +238,9 @@ class Log:
         self._jitter_ms = self._draw_jitter()
 
     @property
-    def log_start_offset(self) -> int:
-        """The first offset that may be read."""
-        return self._log_start_offset
-
-    @property
-    def log_end_offset(self) -> int:
-        """The offset that the next record will get (exclusive end)."""
-        return self._log_end_offset
-
-    @property
-    def high_watermark(self) -> int:
-        """Everything below is committed (exclusive)."""
-        return self._high_watermark
-
-    @property
     def last_stable_offset(self) -> int:
         """Everything below is committed and decided: with no transactions, the high watermark."""
-        return self._high_watermark
+        return self.high_watermark
 
     @property
     def recovery_point(self) -> int:
@@ -354,7 +342,7 @@ class Log:
         if config.timestamp_type is TimestampType.LOG_APPEND_TIME:
             head = stamp_log_append_time(records, now_ms)
             log_append_time_ms = now_ms
-        first_offset = self._log_end_offset
+        first_offset = self.log_end_offset
         view = memoryview(records)
         buffers: tuple[Buffer, ...]
         if keep and head is records and not view.readonly and held_bytes(view) <= _WORTH_HOLDING * len(view):
@@ -374,7 +362,7 @@ class Log:
             last_offset=placed.last_offset,
             max_timestamp=placed.max_timestamp,
             log_append_time_ms=log_append_time_ms,
-            log_start_offset=self._log_start_offset,
+            log_start_offset=self.log_start_offset,
             size=placed.size,
             record_count=placed.record_count,
         )
@@ -386,7 +374,7 @@ class Log:
             last_offset=earlier.last_offset,
             max_timestamp=earlier.timestamp,
             log_append_time_ms=earlier.timestamp if is_append_time else NO_TIMESTAMP,
-            log_start_offset=self._log_start_offset,
+            log_start_offset=self.log_start_offset,
             size=0,
             record_count=header.record_count,
             is_duplicate=True,
@@ -402,7 +390,7 @@ class Log:
         self._check_usable()
         view = memoryview(records)
         headers: list[BatchHeader] = []
-        expected = self._log_end_offset
+        expected = self.log_end_offset
         position = 0
         for header, position, size in batches(view):
             check_crc(view[position : position + size], header)
@@ -423,9 +411,9 @@ class Log:
                 f"{self.topic_partition}: {len(view) - position} bytes after the last whole batch"
             )
         if not headers:
-            end = self._log_end_offset
-            return AppendInfo(end, end - 1, NO_TIMESTAMP, NO_TIMESTAMP, self._log_start_offset, 0, 0)
-        if headers[0].base_offset < self._log_end_offset:
+            end = self.log_end_offset
+            return AppendInfo(end, end - 1, NO_TIMESTAMP, NO_TIMESTAMP, self.log_start_offset, 0, 0)
+        if headers[0].base_offset < self.log_end_offset:
             self.truncate_fully_and_start_at(headers[0].base_offset)
         self._append((view,), headers, self._clock.wall_ms())
         return AppendInfo(
@@ -433,14 +421,14 @@ class Log:
             last_offset=headers[-1].last_offset,
             max_timestamp=max([header.max_timestamp for header in headers]),
             log_append_time_ms=NO_TIMESTAMP,
-            log_start_offset=self._log_start_offset,
+            log_start_offset=self.log_start_offset,
             size=len(view),
             record_count=sum([header.record_count for header in headers]),
         )
 
     def _spans_empty_log(self, header: BatchHeader) -> bool:
-        is_empty = self._log_start_offset == self._log_end_offset and not self._active.size
-        return is_empty and header.base_offset < self._log_end_offset <= header.last_offset
+        is_empty = self.log_start_offset == self.log_end_offset and not self._active.size
+        return is_empty and header.base_offset < self.log_end_offset <= header.last_offset
 
     def _append(self, buffers: Sequence[Buffer], headers: Sequence[BatchHeader], now_ms: int) -> None:
         """Write validated batches; the only way into the log."""
@@ -450,14 +438,14 @@ class Log:
                 if header.partition_leader_epoch != self._epochs.latest_epoch:
                     self._assign_epoch(LeaderEpoch(header.partition_leader_epoch), header.base_offset)
             if self._must_roll(sum(map(len, buffers)), headers[-1], now_ms):
-                self._roll(max(self._log_end_offset, headers[-1].last_offset - RELATIVE_OFFSET_MAX), now_ms)
+                self._roll(max(self.log_end_offset, headers[-1].last_offset - RELATIVE_OFFSET_MAX), now_ms)
             self._active.append(buffers, headers)
         except OSError as error:
             self._fail(error, "appending to")
         for header in headers:
             self._producers.update(header)
-        self._log_end_offset = headers[-1].next_offset
-        if self._log_end_offset - self._recovery_point >= self._config.flush_messages:
+        self.log_end_offset = headers[-1].next_offset
+        if self.log_end_offset - self._recovery_point >= self._config.flush_messages:
             self.flush_now()
 
     def _must_roll(self, incoming: int, last: BatchHeader, now_ms: int) -> bool:
@@ -498,7 +486,7 @@ class Log:
         segment.activate()
         self._segments.append(segment)
         self._bases.append(base_offset)
-        self._log_end_offset = max(self._log_end_offset, base_offset)
+        self.log_end_offset = max(self.log_end_offset, base_offset)
         segment.next_offset = base_offset
 
     def _remove_segment(self, segment: Segment) -> None:
@@ -539,7 +527,7 @@ class Log:
         (-1, -1) where that is not known. The newest epoch ends at the log end.
         """
         self._check_usable()
-        return self._epochs.end_offset_for(epoch, self._log_end_offset)
+        return self._epochs.end_offset_for(epoch, self.log_end_offset)
 
     def ranges_above(self, offset: int) -> list[tuple[LeaderEpoch, int, int]]:
         """What a truncation to ``offset`` would drop: (epoch, first, last exclusive), rising.
@@ -547,16 +535,16 @@ class Log:
         Reaches down to the base of the batch that holds ``offset``: batches are dropped whole.
         """
         self._check_usable()
-        if offset >= self._log_end_offset:
+        if offset >= self.log_end_offset:
             return []
-        first = max(offset, self._log_start_offset)
+        first = max(offset, self.log_start_offset)
         index = bisect_right(self._bases, first) - 1
         if index >= 0:
             try:
                 first = min(first, self._segments[index].batch_start(first))
             except OSError as error:
                 self._fail(error, "reading")
-        return self._epochs.ranges_between(max(first, self._log_start_offset), self._log_end_offset)
+        return self._epochs.ranges_between(max(first, self.log_start_offset), self.log_end_offset)
 
     # --- Reading ------------------------------------------------------------------------------
 
@@ -576,7 +564,7 @@ class Log:
         start or beyond the log end, CorruptMessageError where no batch is found in its place.
         """
         self._check_readable(offset)
-        bound = self._log_end_offset if upper_bound is None else min(upper_bound, self._log_end_offset)
+        bound = self.log_end_offset if upper_bound is None else min(upper_bound, self.log_end_offset)
         kept = self._newest.read(
             offset, max_bytes=max_bytes, upper_bound=bound, min_one_message=min_one_message
         )
@@ -626,15 +614,15 @@ class Log:
 
     def _check_readable(self, offset: int) -> None:
         self._check_usable()
-        if not self._log_start_offset <= offset <= self._log_end_offset:
+        if not self.log_start_offset <= offset <= self.log_end_offset:
             raise OffsetOutOfRangeError(
                 f"{self.topic_partition}: offset {offset} is outside of "
-                f"[{self._log_start_offset}, {self._log_end_offset}]"
+                f"[{self.log_start_offset}, {self.log_end_offset}]"
             )
 
     def _plan_read(self, offset: int, upper_bound: int | None) -> Read | _ReadPlan:
         self._check_readable(offset)
-        bound = self._log_end_offset if upper_bound is None else min(upper_bound, self._log_end_offset)
+        bound = self.log_end_offset if upper_bound is None else min(upper_bound, self.log_end_offset)
         if offset >= bound:
             return Read(b"", offset, offset)
         index = max(bisect_right(self._bases, offset) - 1, 0)
@@ -649,7 +637,7 @@ class Log:
         there is none below ``upper_bound`` (exclusive; None for the log end).
         """
         self._check_usable()
-        bound = self._log_end_offset if upper_bound is None else min(upper_bound, self._log_end_offset)
+        bound = self.log_end_offset if upper_bound is None else min(upper_bound, self.log_end_offset)
         while True:
             segments = tuple(self._segments)
             truncations = self._truncations
@@ -658,7 +646,7 @@ class Log:
                     pins.enter_context(segment.pin())
                 try:
                     found = await self._offload.run(
-                        _find_timestamp, segments, timestamp, self._log_start_offset
+                        _find_timestamp, segments, timestamp, self.log_start_offset
                     )
                 except (OSError, CorruptMessageError, IndexError) as error:
                     if self._truncations != truncations:
@@ -669,7 +657,7 @@ class Log:
                     raise
             if self._truncations == truncations:
                 break
-        if found is None or found.offset >= bound or found.offset < self._log_start_offset:
+        if found is None or found.offset >= bound or found.offset < self.log_start_offset:
             return None
         return FoundOffset(found.offset, found.timestamp, self._epochs.epoch_at(found.offset))
 
@@ -680,8 +668,8 @@ class Log:
 
         It may go down: a new leader's may lag behind what this follower knew.
         """
-        self._high_watermark = min(max(offset, self._log_start_offset), self._log_end_offset)
-        return self._high_watermark
+        self.high_watermark = min(max(offset, self.log_start_offset), self.log_end_offset)
+        return self.high_watermark
 
     def raise_log_start_offset(self, offset: int) -> bool:
         """Let the log begin at ``offset``; return whether that is news. Never lowers it.
@@ -690,11 +678,11 @@ class Log:
         retention check. Raises OffsetOutOfRangeError beyond the high watermark.
         """
         self._check_usable()
-        if offset > self._high_watermark:
+        if offset > self.high_watermark:
             raise OffsetOutOfRangeError(
-                f"{self.topic_partition}: offset {offset} is beyond the high watermark {self._high_watermark}"
+                f"{self.topic_partition}: offset {offset} is beyond the high watermark {self.high_watermark}"
             )
-        if offset <= self._log_start_offset:
+        if offset <= self.log_start_offset:
             return False
         try:
             self._raise_log_start_offset(offset)
@@ -703,10 +691,10 @@ class Log:
         return True
 
     def _raise_log_start_offset(self, offset: int) -> None:
-        if offset <= self._log_start_offset:
+        if offset <= self.log_start_offset:
             return
-        self._log_start_offset = offset
-        self.update_high_watermark(self._high_watermark)
+        self.log_start_offset = offset
+        self.update_high_watermark(self.high_watermark)
         if self._epochs.truncate_from_start(offset):
             self._write_epochs()
 
@@ -722,26 +710,26 @@ class Log:
         """
         self._check_usable()
         assert offset >= 0, "offsets are not negative"
-        if offset >= self._log_end_offset:
+        if offset >= self.log_end_offset:
             try:
                 if self._epochs.truncate_from_end(offset):
                     self._write_epochs()
             except OSError as error:
                 self._fail(error, "writing the leader epochs of")
-            return self._log_end_offset
+            return self.log_end_offset
         if offset < self._bases[0]:
             self.truncate_fully_and_start_at(offset)
-            return self._log_end_offset
+            return self.log_end_offset
         try:
             self._truncate_to(offset)
         except OSError as error:
             self._fail(error, "truncating")
-        return self._log_end_offset
+        return self.log_end_offset
 
     def _truncate_to(self, offset: int) -> None:
         self._truncations += 1
         self._newest.clear()
-        if offset < max(self._recovery_point, self._log_start_offset):
+        if offset < max(self._recovery_point, self.log_start_offset):
             # After a crash nothing below the recovery point is checked: it must not promise, on
             # disk, what is about to be overwritten.
             self._before_truncation(self, self._segments[bisect_right(self._bases, offset) - 1].base_offset)
@@ -752,10 +740,10 @@ class Log:
         active.activate()
         active.truncate_to(offset)
         end = active.next_offset
-        self._log_end_offset = end
-        self._log_start_offset = min(self._log_start_offset, end)
+        self.log_end_offset = end
+        self.log_start_offset = min(self.log_start_offset, end)
         self._recovery_point = min(self._recovery_point, end)
-        self._high_watermark = min(self._high_watermark, end)
+        self.high_watermark = min(self.high_watermark, end)
         self._drop_snapshots(lambda snapshot: snapshot > end)
         if self._epochs.truncate_from_end(end):
             self._write_epochs()
@@ -765,7 +753,7 @@ class Log:
             self._segments,
             self._producers,
             self._snapshots,
-            self._log_start_offset,
+            self.log_start_offset,
             end,
         )
         self._sync_truncation()
@@ -777,7 +765,7 @@ class Log:
             self._truncations += 1
             self._newest.clear()
             first = min(offset, self._segments[0].base_offset)
-            if first < self._recovery_point or offset < self._log_start_offset:
+            if first < self._recovery_point or offset < self.log_start_offset:
                 self._before_truncation(self, first)
             while self._segments:
                 self._remove_segment(self._active)
@@ -785,10 +773,10 @@ class Log:
             self._producers.clear()
             self._epochs.clear()
             self._write_epochs()
-            self._log_end_offset = offset
+            self.log_end_offset = offset
             self._add_segment(offset, self._clock.wall_ms())
-            self._log_start_offset = self._log_end_offset = offset
-            self._recovery_point = self._high_watermark = offset
+            self.log_start_offset = self.log_end_offset = offset
+            self._recovery_point = self.high_watermark = offset
             self._sync_truncation()
         except OSError as error:
             self._fail(error, "truncating")
@@ -848,7 +836,7 @@ class Log:
         self._flushed(plan)
 
     def _plan_flush(self, up_to: int | None) -> _FlushPlan | None:
-        target = self._log_end_offset if up_to is None else min(up_to, self._log_end_offset)
+        target = self.log_end_offset if up_to is None else min(up_to, self.log_end_offset)
         if target <= self._recovery_point and not self._unsynced_paths and not self._unsynced_dirs:
             return None
         first = max(bisect_right(self._bases, self._recovery_point) - 1, 0)
@@ -891,7 +879,7 @@ class Log:
 
     def _prune_snapshots(self) -> None:
         """Keep those of the last two segments and the one at the log end."""
-        kept = {*self._bases[-2:], self._log_end_offset}
+        kept = {*self._bases[-2:], self.log_end_offset}
         self._drop_snapshots(lambda snapshot: snapshot not in kept)
 
     def _drop_snapshots(self, is_dropped: Callable[[int], bool]) -> None:
@@ -927,20 +915,20 @@ class Log:
 
     def _upper_bound(self, index: int) -> int:
         """The offset after segment ``index`` (exclusive)."""
-        return self._bases[index + 1] if index + 1 < len(self._bases) else self._log_end_offset
+        return self._bases[index + 1] if index + 1 < len(self._bases) else self.log_end_offset
 
     def _deletable(self) -> Iterable[Segment]:
         """The segments that retention may take, oldest first."""
         for index, segment in enumerate(self._segments):
             is_last = index + 1 == len(self._segments)
-            if self._high_watermark < self._upper_bound(index) or (is_last and not segment.size):
+            if self.high_watermark < self._upper_bound(index) or (is_last and not segment.size):
                 return
             yield segment
 
     def _count_below_start_offset(self, now_ms: int) -> int:
         count = 0
         for index, _ in enumerate(self._deletable()):
-            if index + 1 >= len(self._bases) or self._bases[index + 1] > self._log_start_offset:
+            if index + 1 >= len(self._bases) or self._bases[index + 1] > self.log_start_offset:
                 break
             count += 1
         return count
@@ -970,8 +958,8 @@ class Log:
     def _delete_oldest(self, count: int, reason: str, now_ms: int) -> DeletedFiles:
         """Take the oldest ``count`` segments out of the log."""
         if count == len(self._segments):
-            self._roll(self._log_end_offset, now_ms)
-        first_offset = self._log_start_offset
+            self._roll(self.log_end_offset, now_ms)
+        first_offset = self.log_start_offset
         next_offset = self._bases[count]
         # The log begins beyond them before they go, so nobody reads what is being deleted.
         self._raise_log_start_offset(next_offset)
@@ -1018,7 +1006,7 @@ class Log:
         is left to the caller, who must then not mark the directory as cleanly shut down.
         """
         self._active.seal()
-        self._write_snapshot(self._log_end_offset)
+        self._write_snapshot(self.log_end_offset)
         self._prune_snapshots()
         plan = self._plan_flush(None)
         if plan is not None:

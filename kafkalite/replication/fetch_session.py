@@ -52,7 +52,7 @@ def next_epoch(epoch: int) -> int:
 class PartitionToFetch(NamedTuple):
     """One partition of a fetch: named in it, or known from its session."""
 
-    topic: str
+    topic_partition: TopicPartition
     topic_id: Uuid
     part: FetchPartition
 
@@ -90,7 +90,7 @@ class FetchSession:
             for part in topic.partitions:
                 key = TopicPartition(topic.topic, part.partition)
                 self._told.pop(key, None)
-                self.partitions[key] = PartitionToFetch(topic.topic, topic.topic_id, part)
+                self.partitions[key] = PartitionToFetch(key, topic.topic_id, part)
 
     def forget(self, topics: Iterable[FetchForgottenTopic]) -> None:
         """Drop the partitions that a request no longer wants."""
@@ -128,22 +128,21 @@ class Fetching(NamedTuple):
         session = self.session
         if session is None or self.is_full:
             return False
-        return session.knows(TopicPartition(wanted.topic, wanted.part.partition), told)
+        return session.knows(wanted.topic_partition, told)
 
     def respond(self, answers: Iterable[tuple[PartitionToFetch, FetchResponsePartition]]) -> FetchResponse:
         """Put the answers together, in the order of the request."""
         session = self.session
         topics: list[FetchResponseTopic] = []
         for wanted, answer in answers:
+            key, topic_id, _ = wanted
             if session is not None:
-                session.note_answer(TopicPartition(wanted.topic, answer.partition_index), answer)
+                session.note_answer(key, answer)
             # Neighbours of one topic share its entry.
-            if topics and topics[-1].topic == wanted.topic and topics[-1].topic_id == wanted.topic_id:
+            if topics and topics[-1].topic == key.topic and topics[-1].topic_id == topic_id:
                 topics[-1].partitions.append(answer)
             else:
-                topics.append(
-                    FetchResponseTopic(topic=wanted.topic, topic_id=wanted.topic_id, partitions=[answer])
-                )
+                topics.append(FetchResponseTopic(topic=key.topic, topic_id=topic_id, partitions=[answer]))
         return FetchResponse(session_id=NO_SESSION if session is None else session.id, responses=topics)
 
 
@@ -177,7 +176,7 @@ class FetchSessions:
             if named is not None and named.replica_id == replica_id:
                 del self._sessions[named.id]  # It is given up, or replaced by the new one.
             wanted = [
-                PartitionToFetch(topic.topic, topic.topic_id, part)
+                PartitionToFetch(TopicPartition(topic.topic, part.partition), topic.topic_id, part)
                 for topic in request.topics
                 for part in topic.partitions
             ]
@@ -258,11 +257,11 @@ class FetchSessionHandler:
         named: dict[tuple[str, Uuid], list[FetchPartition]] = {}
         for key, one in wanted.items():
             if known.get(key) != one:
-                named.setdefault((one.topic, one.topic_id), []).append(one.part)
+                named.setdefault((key.topic, one.topic_id), []).append(one.part)
         forgotten: dict[tuple[str, Uuid], list[int]] = {}
         for key, one in known.items():
             if key not in wanted:
-                forgotten.setdefault((one.topic, one.topic_id), []).append(key.partition)
+                forgotten.setdefault((key.topic, one.topic_id), []).append(key.partition)
         return (
             self._id,
             self._epoch,

@@ -68,19 +68,46 @@ def _utf16_units(text: str) -> Sequence[int]:
 class Following:
     """One partition followed in one leader epoch. A new epoch, or leader, makes a new object."""
 
-    __slots__ = ("is_failed", "leader_epoch", "not_before", "offset", "replica", "request")
+    __slots__ = ("is_failed", "latest", "leader_epoch", "not_before", "replica", "request")
 
     def __init__(self, replica: Replica) -> None:
         self.replica = replica
         self.leader_epoch: LeaderEpoch = replica.partition.leader_epoch
-        self.offset = 0
-        """Offset asked for by the latest fetch."""
+        self.latest: PartitionToFetch | None = None
+        """What the latest fetch asked for."""
         self.request = 0
         """Number of the latest fetch."""
         self.not_before = 0.0
         """Monotonic seconds until which it is left out of requests."""
         self.is_failed = False
         """Left out until the controller's next instruction."""
+
+    def next_fetch(self, max_bytes: int) -> PartitionToFetch:
+        """What to ask for next: the same object as long as it is the same."""
+        log = self.replica.log
+        assert log is not None
+        offset, epoch, start = log.log_end_offset, log.latest_epoch, log.log_start_offset
+        if self.latest is not None:
+            part = self.latest.part
+            if (part.fetch_offset, part.last_fetched_epoch, part.log_start_offset) == (offset, epoch, start):
+                return self.latest
+        topic_partition = self.replica.topic_partition
+        part = FetchPartition(
+            partition=topic_partition.partition,
+            current_leader_epoch=self.leader_epoch,
+            fetch_offset=offset,
+            last_fetched_epoch=epoch,
+            log_start_offset=start,
+            partition_max_bytes=max_bytes,
+        )
+        self.latest = PartitionToFetch(topic_partition, ZERO_UUID, part)
+        return self.latest
+
+    @property
+    def offset(self) -> int:
+        """The offset that the latest fetch asked for."""
+        assert self.latest is not None
+        return self.latest.part.fetch_offset
 
 
 class _Asked(NamedTuple):
@@ -261,20 +288,9 @@ class _Fetcher:
                 if earliest is None or following.not_before < earliest:
                     earliest = following.not_before
                 continue
-            log = following.replica.log
-            assert log is not None
-            following.offset = log.log_end_offset
             following.request = self._requests
             followings[topic_partition] = following
-            part = FetchPartition(
-                partition=topic_partition.partition,
-                current_leader_epoch=following.leader_epoch,
-                fetch_offset=following.offset,
-                last_fetched_epoch=log.latest_epoch,
-                log_start_offset=log.log_start_offset,
-                partition_max_bytes=max_bytes,
-            )
-            wanted[topic_partition] = PartitionToFetch(topic_partition.topic, ZERO_UUID, part)
+            wanted[topic_partition] = following.next_fetch(max_bytes)
         if not followings:
             return None, None if earliest is None else earliest - now
         session_id, session_epoch, topics, forgotten = self._session.next_fetch(wanted)

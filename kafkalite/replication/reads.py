@@ -73,8 +73,6 @@ class Wanted:
         "part",
         "replica",
         "size",
-        "topic",
-        "topic_id",
         "until",
         "upper_bound",
         "was_counted",
@@ -82,7 +80,7 @@ class Wanted:
 
     def __init__(self, asked: PartitionToFetch) -> None:
         self.asked = asked
-        self.topic, self.topic_id, self.part = asked
+        self.part = asked.part
         self.replica: Replica | None = None
         self.answer: FetchResponsePartition | None = None
         """None before it is read, and where there is nothing to tell about it."""
@@ -97,12 +95,28 @@ class Wanted:
         self.was_counted = False
         """Set once the fetch was noted as a follower's report: a second look is none."""
 
-    def is_as_checked(self, is_follower: bool) -> bool:
-        """Tell whether it was found readable before, and nothing has changed about that since."""
+    def look_again(self, is_follower: bool) -> bool:
+        """See how far it may be read by now; False where all of it has to be checked (anew).
+
+        What was checked holds while the replica keeps its role and leader epoch, in which a leader's
+        log only grows at its end. What retention takes from its start, reading finds out.
+        """
         replica = self.replica
         if replica is None or replica.generation != self.generation:
             return False
-        return self.until == (replica.appended_bytes if is_follower else replica.committed_bytes)
+        self.note_end(replica, is_follower)
+        return True
+
+    def note_end(self, replica: Replica, is_follower: bool) -> None:
+        """Remember how far it may be read."""
+        log = replica.log
+        assert log is not None
+        if is_follower:
+            self.upper_bound = log.log_end_offset
+            self.until = replica.appended_bytes
+        else:
+            self.upper_bound = log.high_watermark
+            self.until = replica.committed_bytes
 
 
 class DelayedFetch(Delayed):
@@ -157,10 +171,10 @@ class Reads:
         max_bytes = request.max_bytes
         if not is_follower:
             max_bytes = min(max_bytes, hosting.config.fetch_max_bytes)
-        deadline = hosting.clock.monotonic() + request.max_wait_ms / 1000
+        left_s = request.max_wait_ms / 1000
+        deadline = hosting.clock.monotonic() + left_s
         while True:
             is_urgent, is_readable = self._check_all(asker, wanted)
-            left_s = deadline - hosting.clock.monotonic()
             size = 0
             if is_readable or is_urgent or not wanted or left_s <= 0 or request.min_bytes <= 0:
                 size, failed = await self._read_all(fetching, wanted, max_bytes)
@@ -175,6 +189,7 @@ class Reads:
                 [w.replica.fetch_watchers for w in wanted if w.replica is not None],
                 timeout_s=left_s,
             )
+            left_s = deadline - hosting.clock.monotonic()
         for w in wanted:
             if w.replica is not None:
                 counters = w.replica.counters
@@ -194,7 +209,7 @@ class Reads:
             w.answer = None
             w.size = 0
             try:
-                if w.is_as_checked(is_follower) or self._check(asker, w):
+                if w.look_again(is_follower) or self._check(asker, w):
                     is_readable = is_readable or w.part.fetch_offset < w.upper_bound
             except BrokerError as error:
                 w.answer = self._error_answer(w, error)
@@ -242,13 +257,13 @@ class Reads:
 
         False where a diverging epoch has become the answer.
         """
-        part = w.part
-        replica = self._hosting.require(w.topic, part.partition)
+        (topic, _), topic_id, part = w.asked
+        replica = self._hosting.require(topic, part.partition)
         w.replica = replica
         partition = replica.partition
         partition.check_leader(part.current_leader_epoch)
-        if w.topic_id != ZERO_UUID:
-            _check_topic_id(replica, w.topic_id)
+        if topic_id != ZERO_UUID:
+            _check_topic_id(replica, topic_id)
         log = replica.log
         assert log is not None
         w.generation = replica.generation
@@ -281,17 +296,12 @@ class Reads:
                 f"{replica.topic_partition}: offset {fetch_offset} is not within "
                 f"{log.log_start_offset} to {log_end_offset}"
             )
-        if is_follower:
-            if not w.was_counted:
-                w.was_counted = True
-                self._hosting.note_fetch(
-                    replica, follower, fetch_offset=fetch_offset, log_start_offset=part.log_start_offset
-                )
-            w.upper_bound = log_end_offset
-            w.until = replica.appended_bytes
-        else:
-            w.upper_bound = log.high_watermark
-            w.until = replica.committed_bytes
+        if is_follower and not w.was_counted:
+            w.was_counted = True
+            self._hosting.note_fetch(
+                replica, follower, fetch_offset=fetch_offset, log_start_offset=part.log_start_offset
+            )
+        w.note_end(replica, is_follower)
         return True
 
     def _read(self, w: Wanted, *, left: int, is_first: bool) -> Read | WouldBlock:
@@ -343,7 +353,7 @@ class Reads:
     def _error_answer(self, w: Wanted, error: BrokerError) -> FetchResponsePartition:
         current_leader = FetchResponseCurrentLeader()
         if isinstance(error, NotLeaderOrFollowerError | FencedLeaderEpochError):
-            leader, leader_epoch = self._hosting.leader_hint(w.topic, w.part.partition)
+            leader, leader_epoch = self._hosting.leader_hint(*w.asked.topic_partition)
             current_leader = FetchResponseCurrentLeader(leader_id=leader, leader_epoch=leader_epoch)
         return FetchResponsePartition(
             partition_index=w.part.partition,

@@ -6,7 +6,8 @@ each on a lane of its own, so that a follower's long poll never delays a control
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 from kafkalite.common import NO_BROKER, Address, BrokerId, BrokerInfo
 from kafkalite.edge import ConnectionFailed, Transport
@@ -78,9 +79,11 @@ class BrokerToBroker:
         self._timeout_ms = timeout_ms
         self._client_id = f"broker-{broker_id}"
 
-    async def fetch(self, leader: BrokerId, request: FetchRequest, *, fetcher_id: int) -> FetchResponse:
+    def fetch(
+        self, leader: BrokerId, request: FetchRequest, *, fetcher_id: int
+    ) -> Coroutine[Any, Any, FetchResponse]:
         """Fetch as a follower; each fetcher has a lane of its own."""
-        return await self._ask(
+        return self._ask(
             leader,
             request,
             FetchResponse,

@@ -200,7 +200,15 @@ async def ask(
     transport: Transport, address: Address, request: Message, **options: Unpack[Options]
 ) -> Message: ...
 async def ask(
-    transport: Transport, address: Address, request: Message, **options: Unpack[Options]
+    transport: Transport,
+    address: Address,
+    request: Message,
+    *,
+    lane: str,
+    timeout_ms: int,
+    client_id: str | None = None,
+    correlation_id: str | None = None,
+    cause: str | None = None,
 ) -> Message:
     """Send ``request`` to its API at ``address`` and return the answer.
 
@@ -209,21 +217,20 @@ async def ask(
     """
     api = api_of(type(request))
     headers = {"Content-Type": MSGPACK, "Accept": MSGPACK}
-    if options.get("client_id"):
-        headers["X-Client-Id"] = options["client_id"]
-    if options.get("correlation_id"):
-        headers["X-Correlation-Id"] = options["correlation_id"]
-    cause = options.get("cause")
+    if client_id:
+        headers["X-Client-Id"] = client_id
     if cause is not None:
         headers["X-Cause-Id"] = cause
+    if correlation_id:
+        headers["X-Correlation-Id"] = correlation_id
     reply = await transport.ask(
         address,
         "POST",
         f"/v1/{api.name}",
         headers=headers,
         body=codec.encode(request),
-        lane=options["lane"],
-        timeout_ms=options["timeout_ms"],
+        lane=lane,
+        timeout_ms=timeout_ms,
     )
     if reply.status != 200:
         raise _refused(address, reply)

@@ -41,7 +41,8 @@ def wanting(**offsets: int) -> dict[TopicPartition, PartitionToFetch]:
     wanted = {}
     for name, offset in offsets.items():
         part = FetchPartition(partition=int(name[1:]), fetch_offset=offset, partition_max_bytes=100)
-        wanted[TopicPartition(name[0], int(name[1:]))] = PartitionToFetch(name[0], ZERO_UUID, part)
+        key = TopicPartition(name[0], int(name[1:]))
+        wanted[key] = PartitionToFetch(key, ZERO_UUID, part)
     return wanted
 
 
@@ -67,7 +68,7 @@ def respond(fetching: Fetching, answers: Mapping[str, FetchResponsePartition]) -
     """Answer every partition: as ``answers`` says by name, else with nothing at all."""
     given = []
     for one in fetching.partitions:
-        said = answers.get(f"{one.topic}{one.part.partition}", answer())
+        said = answers.get("{}{}".format(*one.topic_partition), answer())
         told = Told(said.high_watermark, said.last_stable_offset, said.log_start_offset)
         is_simple = said.error_code == 0 and said.diverging_epoch.epoch < 0 and not said.records
         if is_simple and fetching.is_told(one, told):
@@ -94,7 +95,7 @@ class Pair:
         """One fetch and its answer; the partitions that the answer names."""
         request = request_for(self.handler, wanted)
         fetching = self.sessions.begin(request, now_ms=0)
-        assert {TopicPartition(p.topic, p.part.partition): p for p in fetching.partitions} == wanted
+        assert {p.topic_partition: p for p in fetching.partitions} == wanted
         response = respond(fetching, answers)
         self.handler.answered(response)
         return named(response)
@@ -293,7 +294,7 @@ def test_the_leader_takes_a_fetch_for_exactly_what_its_asker_wants(
             handler.answered(FetchResponse(error_code=error.code, responses=[]))
             request = request_for(handler, wanted)  # In full, and that is never refused.
             fetching = sessions.begin(request, now_ms=0)
-        assert {TopicPartition(p.topic, p.part.partition): p for p in fetching.partitions} == wanted
+        assert {p.topic_partition: p for p in fetching.partitions} == wanted
         response = respond(fetching, {})
         if kind == "answer lost":
             handler.failed()
