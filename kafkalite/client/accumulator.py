@@ -185,6 +185,10 @@ class Accumulator:
 
     # --- Sending -------------------------------------------------------------------------------
 
+    def has_waiting(self) -> bool:
+        """Whether there is a batch that is not in flight."""
+        return any(queue.waiting for queue in self.busy.values())
+
     def is_ready(self, batch: Batch, now: float) -> bool:
         """Whether a batch need not wait for more records."""
         return (

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable, Sequence
-from typing import Final, NoReturn, TypeVar
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import Any, Final, NoReturn, TypeVar
 
 import msgspec
 
@@ -271,11 +271,11 @@ class Cluster:
         self.chance.shuffle(bootstrap)
         return sorted(advertised + bootstrap, key=self.backs_off_until)
 
-    async def ask(
+    def ask(
         self, node: Node, request: Message, response: type[Response], *, lane: str, timeout_ms: int
-    ) -> Response:
+    ) -> Coroutine[Any, Any, Response]:
         """Ask one broker; raises what :meth:`ask_address` raises."""
-        return await self.ask_address(node.address, request, response, lane=lane, timeout_ms=timeout_ms)
+        return self.ask_address(node.address, request, response, lane=lane, timeout_ms=timeout_ms)
 
     async def ask_address(
         self, address: Address, request: Message, response: type[Response], *, lane: str, timeout_ms: int

@@ -164,6 +164,8 @@ class HandingOut:
         """What is there, in parts of one batch each."""
         found: dict[TopicPartition, list[PartT]] = {}
         for state in self._assignment.chosen(partitions):
+            if not state.has_data:
+                continue
             taken: list[PartT] = []
             while limit > 0:
                 try:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, TypeAlias
 
 Partitioner: TypeAlias = Callable[[bytes | None, Sequence[int], Sequence[int]], int]
@@ -43,18 +43,14 @@ def partition_of_key(key: bytes, count: int) -> int:
 
 
 def next_sticky(
-    available: Sequence[int], queued: Sequence[int], previous: int | None, chance: random.Random
+    available: Sequence[int], queued: Mapping[int, int], previous: int | None, chance: random.Random
 ) -> int:
     """Draw the next partition to stick to; not ``previous`` where there is another.
 
-    ``queued`` is how many batches wait for each of ``available``; shorter queues are likelier.
+    ``queued`` is how many batches the partitions have that have any; shorter queues are likelier.
     """
-    assert len(available) == len(queued) > 0
-    if len(available) == 1:
-        return available[0]
-    longest = max(queued)
-    weights = [
-        0 if partition == previous else longest + 1 - waiting
-        for partition, waiting in zip(available, queued, strict=True)
-    ]
-    return chance.choices(available, weights)[0]
+    others = [partition for partition in available if partition != previous] or available
+    if not queued:
+        return chance.choice(others)
+    longest = max(queued.values())
+    return chance.choices(others, [longest + 1 - queued.get(partition, 0) for partition in others])[0]

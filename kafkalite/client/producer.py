@@ -507,8 +507,9 @@ class Producer:
             assert batch is not None
             return batch.tp.partition
         available = info.available or tuple(info.partitions)
-        queues = self._accumulator.queues
-        queued = [len(queues.get(TopicPartition(topic, p), ())) for p in available]
+        queued = {
+            tp.partition: len(queue) for tp, queue in self._accumulator.busy.items() if tp.topic == topic
+        }
         previous = batch.tp.partition if batch is not None else None
         return next_sticky(available, queued, previous, self._chance)
 

@@ -93,7 +93,8 @@ class Sender:
         """What the cluster handed out last."""
         self._asking_for_id = False
         self._rotation = 0
-        self._launched = 0
+        self._has_launched = False
+        """The latest look at the queues has started a request."""
 
     def wake(self) -> None:
         """Something happened: look at the queues again."""
@@ -129,9 +130,9 @@ class Sender:
             self._wake.clear()
             now = clock.monotonic()
             self._expire(now)
-            launched = -1
-            while launched != self._launched:  # One batch a partition a time, while requests are free.
-                launched = self._launched
+            next_at = self._drain(now)
+            # One batch a partition a time, while requests are free.
+            while self._has_launched and self._accumulator.has_waiting():
                 next_at = self._drain(now)
             timer = loop.call_later(max(0.0, next_at - now), self._wake.set) if next_at else None
             try:
@@ -158,6 +159,7 @@ class Sender:
 
     def _drain(self, now: float) -> float:
         """Start the requests that can go; return when to look again if nothing happens, 0 for never."""
+        self._has_launched = False
         accumulator = self._accumulator
         metadata = self._cluster.metadata
         moments: list[float] = []
@@ -246,10 +248,10 @@ class Sender:
 
     def _launch(self, flight: Flight) -> None:
         if flight.batches:
-            self._launched += 1
+            self._has_launched = True
             self._flights[flight.node.node_id][flight] = None
             # Tasks start in the order of their creation, so requests leave in this order.
-            flight.task = self._background.spawn(self._exchange(flight), f"produce to {flight.node}")
+            flight.task = self._background.spawn(self._exchange(flight), "produce")
 
     # --- One request ---------------------------------------------------------------------------
 
@@ -288,7 +290,7 @@ class Sender:
                 for batch in flight.batches:
                     if batch.flight is flight:
                         self._answered(batch, error, NO_HINT, is_certain=is_certain)
-            self._wake.set()
+            self._wake_for_waiting()
         answers: dict[TopicPartition, ProduceResponsePartition] = {
             TopicPartition(topic.name, p.index): p
             for topic in (answer.responses if answer is not None else ())
@@ -311,6 +313,12 @@ class Sender:
                 message = p.error_message or f"{batch.tp} at broker {flight.node}"
                 hint = (p.current_leader.leader_id, p.current_leader.leader_epoch)
                 self._answered(batch, error_for(p.error_code, message), hint)
+        self._wake_for_waiting()
+
+    def _wake_for_waiting(self) -> None:
+        """Look at the queues again if there is anything in them that is not under way."""
+        if self._accumulator.has_waiting():
+            self._wake.set()
 
     def _acknowledged(self, batch: Batch, answer: ProduceResponsePartition | None) -> None:
         queue = self._accumulator.queues[batch.tp]
