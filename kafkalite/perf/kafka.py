@@ -51,21 +51,22 @@ class Kafka:
 
     def run_row(self, row: Row, records: int) -> KafkaRun | None:
         """One round of ``row``; None where Kafka's tools have nothing like it."""
-        if row.is_flooded or any(role.rate for role in row.roles):
+        if any(role.rate for role in row.roles):
             return None
         records = max(1000, int(records * row.share))
-        with self._topic(row, records) as topic:
-            producers = sum(role.do == "produce" for role in row.roles)
+        roles = [role for role in row.roles if role.counts]
+        with self._topic(row, records) as topic, self._flood(row):
+            producers = sum(role.do == "produce" for role in roles)
             started = [
                 (r, self._start(row, r, topic, records // producers if r.do == "produce" else records))
-                for r in row.roles
+                for r in roles
             ]
             answers = [(role, self._finish(role, process)) for role, process in started]
         if row.roles[0].do == "latency":
             return KafkaRun(row=row.name, records_per_s=0.0, latency_ms=_latency(answers[0][1]))
         rates = [
             sum(_rate(role, text) for role, text in answers if role.do == do)
-            for do in dict.fromkeys(role.do for role in row.roles)
+            for do in dict.fromkeys(role.do for role in roles)
         ]
         return KafkaRun(row=row.name, records_per_s=min(rates))
 
@@ -109,6 +110,23 @@ class Kafka:
                 *("org.apache.kafka.tools.TopicCommand", "--bootstrap-server", self._bootstrap),
                 *("--delete", "--topic", topic),
             )
+
+    @contextmanager
+    def _flood(self, row: Row) -> Iterator[None]:
+        """Have a producer disturb, on a topic of its own, where the row wants that; it is under way then."""
+        if not row.is_flooded:
+            yield
+            return
+        with self._topic(row, 0) as topic:
+            flood = self._start(row, Role(do="produce"), topic, 10**9)
+            try:
+                assert flood.stdout is not None
+                if not flood.stdout.readline():  # It says every 5 s how far it has come.
+                    raise KafkaFailed(f"Kafka's tool that was to flood has ended: {flood.communicate()[1]}")
+                yield
+            finally:
+                flood.kill()
+                flood.communicate()
 
     def _start(self, row: Row, role: Role, topic: str, records: int) -> subprocess.Popen[str]:
         match role.do:

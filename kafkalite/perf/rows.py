@@ -43,7 +43,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     linkedin: float | None = None
     """The same on six machines in 2014."""
     share: float = 1.0
-    """Of the benchmark's number of records; rows of large records take fewer."""
+    """Of the benchmark's number of records; rows of large or slow records take fewer."""
 
     @property
     def is_flooded(self) -> bool:
@@ -58,6 +58,7 @@ COLUMNS: Final = Role(do="consume", bulk=True)
 LATENCY: Final = Role(do="latency")
 LATENCY_AT_A_RATE: Final = Role(do="latency", rate=1000)
 FLOOD: Final = Role(do="produce", bulk=True, counts=False)
+FLOOD_BATCH_SIZE: Final = 65_536
 
 TABLE: Final[Sequence[Row]] = (
     Row(
@@ -156,12 +157,21 @@ TABLE: Final[Sequence[Row]] = (
     ),
     Row(
         name="latency-flooded",
+        title="one record after the other while another producer floods",
+        roles=(LATENCY, FLOOD),
+        acks="all",
+        linger_ms=0,
+        batch_size=FLOOD_BATCH_SIZE,
+        aim=1.5,
+        share=0.1,
+    ),
+    Row(
+        name="latency-1000-flooded",
         title="at 1000 records/s while another producer floods",
         roles=(LATENCY_AT_A_RATE, FLOOD),
         acks="all",
         linger_ms=0,
-        batch_size=65_536,
-        aim=1.5,
+        batch_size=FLOOD_BATCH_SIZE,
     ),
 )
 
