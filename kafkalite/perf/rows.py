@@ -85,6 +85,12 @@ TABLE: Final[Sequence[Row]] = (
         linkedin=786_980,
     ),
     Row(
+        name="send-many-3x",
+        title="the same with send_many",
+        roles=(SEND_MANY,),
+        linkedin=786_980,
+    ),
+    Row(
         name="produce-3x-all",
         title="one producer, 3x replication, acks=all",
         roles=(PRODUCE,),
@@ -105,6 +111,12 @@ TABLE: Final[Sequence[Row]] = (
         title="three producers, 3x replication, acks=1",
         roles=(PRODUCE,) * 3,
         aim=2.5e6,
+        linkedin=2_024_032,
+    ),
+    Row(
+        name="3-send-many-3x",
+        title="the same with send_many",
+        roles=(SEND_MANY,) * 3,
         linkedin=2_024_032,
     ),
     Row(
