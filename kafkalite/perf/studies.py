@@ -19,6 +19,7 @@ import msgspec
 from kafkalite.client import AdminClient, NewTopic, Producer
 from kafkalite.cluster.launcher import Cluster
 from kafkalite.common import Address
+from kafkalite.perf.floor import measure as measure_floor
 from kafkalite.perf.load import Pooled
 from kafkalite.perf.machine import cpu_s, peak_rss_mb
 from kafkalite.perf.rows import COLUMNS, SEND_MANY, Role, Row
@@ -59,6 +60,8 @@ class Size(msgspec.Struct, frozen=True, kw_only=True):
     """Records a second while somebody reads from the start: well below what the machine can take, so
     that a writer that does not keep up was held up."""
     seconds: int = 20
+    messages: int = 20_000
+    """Records whose bare messages are passed on."""
 
 
 Say: TypeAlias = Callable[[str], None]
@@ -252,12 +255,28 @@ async def _fail_over(cluster: Cluster, partitions: int) -> list[Figure]:
     ]
 
 
+# --- the floor ------------------------------------------------------------------------------------
+
+
+def floor(size: Size, say: Say) -> list[Figure]:
+    """What a record's messages take by themselves, to be held against the rows about latency."""
+    found = measure_floor(size.messages)
+    return [
+        Figure("a record's messages, mean", found.latency_ms.mean, "ms"),
+        Figure("p50", found.latency_ms.p50, "ms"),
+        Figure("p99", found.latency_ms.p99, "ms"),
+        Figure("processor time of leader and followers", found.brokers_cpu_ms, "ms"),
+        Figure("of the client", found.client_cpu_ms, "ms"),
+    ]
+
+
 STUDIES: Final[Mapping[str, Study]] = MappingProxyType(
     {
         "growth": Study("costs on a log of 100 thousand and of 10 million records", growth),
         "catch-up": Study("10 million records read from the start while records are written", catch_up),
         "cold-start": Study("start of a broker with 1,000 partitions and 10 GB of log", cold_start),
         "fail-over": Study("fail-over with 1,000 partitions", fail_over),
+        "floor": Study("the messages of one record (3x, acks=all) with nothing behind them", floor),
     }
 )
 

@@ -6,7 +6,9 @@ import pytest
 
 from kafkalite.perf.studies import STUDIES, Size
 
-SMALL = Size(records=20_000, partitions=12, log_bytes=30_000_000, writes_per_s=2_000, seconds=1)
+SMALL = Size(
+    records=20_000, partitions=12, log_bytes=30_000_000, writes_per_s=2_000, seconds=1, messages=2_000
+)
 
 
 @pytest.mark.parametrize(
@@ -16,6 +18,7 @@ SMALL = Size(records=20_000, partitions=12, log_bytes=30_000_000, writes_per_s=2
         ("catch-up", 5),
         pytest.param("cold-start", 6, marks=pytest.mark.soak),
         pytest.param("fail-over", 3, marks=pytest.mark.soak),
+        ("floor", 5),
     ],
 )
 def test_a_study_runs_to_its_end(name: str, expected: int) -> None:
@@ -25,4 +28,4 @@ def test_a_study_runs_to_its_end(name: str, expected: int) -> None:
 
 
 def test_every_study_is_tested() -> None:
-    assert set(STUDIES) == {"growth", "catch-up", "cold-start", "fail-over"}
+    assert set(STUDIES) == {"growth", "catch-up", "cold-start", "fail-over", "floor"}
