@@ -263,8 +263,8 @@ class Application:
         )
         try:
             work = served.handle(message, context)
-            if cause is not None:
-                work = self._because(EventId(cause), work)
+            if context.cause is not None:
+                work = self._because(context.cause, work)
             response = await (work if served.may_stop else self._finish(work))
         except Unavailable as error:
             raise _unavailable(str(error)) from None

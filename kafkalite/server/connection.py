@@ -144,14 +144,18 @@ class Service:
         correlation_id = reply.correlation_id
         if correlation_id is None:
             return b"%b%b\r\n\r\n" % (known, framing)
-        # It comes last: that is where it is expected (`framing.Heads`). What came in a head is ASCII.
-        return b"%b%b\r\nX-Correlation-Id: %b\r\n\r\n" % (known, framing, correlation_id.encode())
+        # It comes last: that is where it is expected (`framing.Heads`).
+        field = _write_lines([f"X-Correlation-Id: {correlation_id}"])
+        return b"%b%b\r\n%b\r\n" % (known, framing, field)
 
 
 def _write_head(status: int, fields: Sequence[tuple[str, str]]) -> bytes:
     """Write the status and ``fields``. Raises ValueError for a line break in them."""
     lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", "Server: kafkalite"]
-    lines += [f"{name}: {value}" for name, value in fields]
+    return _write_lines(lines + [f"{name}: {value}" for name, value in fields])
+
+
+def _write_lines(lines: Sequence[str]) -> bytes:
     for line in lines:
         if "\r" in line or "\n" in line:
             raise ValueError(f"a line break in {line!r}")

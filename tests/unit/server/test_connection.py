@@ -243,9 +243,14 @@ async def test_a_handler_cancelled_from_within_ends_its_connection() -> None:
             await client.answer()
 
 
-async def test_a_header_with_a_line_break_is_a_fault_of_the_handler() -> None:
+@pytest.mark.parametrize(
+    "reply",
+    [HttpReply(200, (), {"X-A": "b\r\nX-C: d"}), HttpReply(200, correlation_id="b\r\nX-C: d")],
+    ids=["header", "correlation id"],
+)
+async def test_a_header_with_a_line_break_is_a_fault_of_the_handler(reply: HttpReply) -> None:
     async def handler(request: HttpRequest) -> HttpReply:
-        return HttpReply(200, (), {"X-A": "b\r\nX-C: d"})
+        return reply
 
     async with serving(handler) as listening:
         client = await RawClient.to(listening)
