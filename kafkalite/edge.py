@@ -72,7 +72,7 @@ class HttpReply(msgspec.Struct, frozen=True):
     stream: Callable[[Callable[[bytes], Awaitable[None]]], Awaitable[None]] | None = None
     """Set for an answer without an end (server-sent events): called with an async ``write``."""
     correlation_id: str | None = None
-    """`X-Correlation-Id`, which is not among the headers: that of the request."""
+    """Set by a handler to that of the request. A transport leaves it out: answers come in order."""
 
 
 Handler: TypeAlias = Callable[[HttpRequest], Awaitable[HttpReply]]

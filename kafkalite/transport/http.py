@@ -252,7 +252,6 @@ class _Connection(Framed):
         self._heads = heads
         self._meaning: _Meaning
         """Of the head that came last, as the next."""
-        self._correlation_id: str | None = None
         self._parser: _Parser | None = None
         """Set once an answer came that is not plain."""
         self._resumed: asyncio.Future[None] | None = None
@@ -374,14 +373,12 @@ class _Connection(Framed):
         found = self._heads.read(head)
         if found is None:
             return None
-        self._meaning, size, self._correlation_id = found
+        self._meaning, size, _ = found
         return size
 
     def body_received(self, body: memoryview) -> None:
         status, headers = self._meaning
-        self.answered(
-            HttpReply(status, (body,) if body else (), headers, correlation_id=self._correlation_id)
-        )
+        self.answered(HttpReply(status, (body,) if body else (), headers))
 
     def raw_received(self, data: bytes) -> None:
         if self._parser is None:
