@@ -72,6 +72,9 @@ def measure(records: int) -> Floor:
     finally:
         for process in started:
             process.kill()
+            process.join()
+        heard.close()
+        told.close()
     return Floor(summary, spent / records * 1000, client_cpu_s / records * 1000)
 
 
